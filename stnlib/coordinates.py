@@ -1,0 +1,141 @@
+"""Pixel and normalised coordinates, and the regular grid of an output (chapter 1).
+
+Convention: pixel coordinates count from the centre of the first pixel, 0 to W - 1 along the width. Normalised
+coordinates run from -1 to 1. With ``align_corners=True``, -1 and 1 are the centres of the first and last pixel; with
+``align_corners=False`` they are the outer edges of these pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._arrays import Array
+
+
+def pixels_per_unit(size: int, *, align_corners: bool = False) -> float:
+    """Return how many pixels one unit of a normalised coordinate is: the derivative of `unnormalise`.
+
+    Parameters
+    ----------
+    size : int
+        Number of pixels along the axis.
+    align_corners : bool, default False
+        Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+
+    Returns
+    -------
+    float
+        ``size / 2``, or ``(size - 1) / 2`` with ``align_corners=True``.
+
+    Examples
+    --------
+    >>> pixels_per_unit(4), pixels_per_unit(4, align_corners=True)
+    (2.0, 1.5)
+    """
+    return (size - 1 if align_corners else size) / 2
+
+
+def normalise(position: Array, size: int, *, align_corners: bool = False) -> Array:
+    """Convert pixel coordinates along one axis to normalised ones.
+
+    Parameters
+    ----------
+    position : float or array of any shape
+        Coordinates in pixels: 0 is the centre of the first pixel, ``size - 1`` that of the last.
+    size : int
+        Number of pixels along the axis.
+    align_corners : bool, default False
+        Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+
+    Returns
+    -------
+    float or array of the same shape
+        Normalised coordinates. Where one pixel lies between its own centres (``size == 1`` and
+        ``align_corners=True``), 0.
+
+    See Also
+    --------
+    unnormalise : The way back.
+
+    Notes
+    -----
+    Derived in chapter 1.
+
+    Examples
+    --------
+    >>> normalise(0.0, 4), normalise(0.0, 4, align_corners=True)
+    (-0.75, -1.0)
+    """
+    unit = pixels_per_unit(size, align_corners=align_corners)
+    if unit == 0:
+        return 0.0 * position
+    return (position - (size - 1) / 2) / unit
+
+
+def unnormalise(coordinate: Array, size: int, *, align_corners: bool = False) -> Array:
+    """Convert normalised coordinates along one axis to pixels.
+
+    Parameters
+    ----------
+    coordinate : float or array of any shape
+        Normalised coordinates; -1 to 1 covers the image.
+    size : int
+        Number of pixels along the axis.
+    align_corners : bool, default False
+        Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+
+    Returns
+    -------
+    float or array of the same shape
+        Coordinates in pixels.
+
+    See Also
+    --------
+    normalise : The way back.
+
+    Notes
+    -----
+    Derived in chapter 1.
+
+    Examples
+    --------
+    >>> unnormalise(-1.0, 4), unnormalise(-1.0, 4, align_corners=True)
+    (-0.5, 0.0)
+    """
+    return coordinate * pixels_per_unit(size, align_corners=align_corners) + (size - 1) / 2
+
+
+def pixel_centres(size: int, *, align_corners: bool = False, xp: Any = None, device: Any = None) -> Array:
+    """Return the normalised coordinates of the pixels' centres along one axis.
+
+    Parameters
+    ----------
+    size : int
+        Number of pixels along the axis.
+    align_corners : bool, default False
+        Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+    xp : namespace, optional
+        Array API namespace of the result; NumPy's by default.
+    device : optional
+        Device of the result, in the terms of ``xp``.
+
+    Returns
+    -------
+    array of float64, shape (size,)
+        Rising and symmetric about 0; a single pixel is at 0.
+
+    Notes
+    -----
+    The regular grid :math:`G` of the paper's section 3.2, one axis of it. Derived in chapter 1. Beware of
+    ``linspace(-1, 1, 1)``, which is -1 and not the centre.
+
+    Examples
+    --------
+    >>> pixel_centres(4)
+    array([-0.75, -0.25,  0.25,  0.75])
+    >>> pixel_centres(5, align_corners=True)
+    array([-1. , -0.5,  0. ,  0.5,  1. ])
+    """
+    if xp is None:
+        import array_api_compat.numpy as xp
+    return normalise(xp.arange(size, dtype=xp.float64, device=device), size, align_corners=align_corners)

@@ -1,0 +1,140 @@
+"""The paper's networks for distorted MNIST (appendix A.3), sized for a budget of parameters (chapter 5)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ..transforms import Affine
+from .spatial_transformer import SpatialTransformer
+
+CLASSES = 10
+LOCALISATION_UNITS = 32
+
+
+class FCN(nn.Module):
+    """The paper's fully connected network: two hidden layers with ReLU, and a classifier.
+
+    Parameters
+    ----------
+    size : (H, W), default (42, 42)
+        Size of the input images, in pixels.
+    parameters : int, default 400_000
+        Budget; both hidden layers get the most units that it allows.
+
+    Raises
+    ------
+    ValueError
+        If the budget does not pay for one unit a layer.
+
+    Notes
+    -----
+    Appendix A.3 of Jaderberg et al. (2015) gives about 400,000 parameters and 128 to 256 units. Used in chapter 5.
+
+    Examples
+    --------
+    >>> network = FCN()
+    >>> network(torch.rand(5, 1, 42, 42)).shape, count_parameters(network)
+    (torch.Size([5, 10]), 399566)
+    """
+
+    def __init__(self, size: tuple[int, int] = (42, 42), parameters: int = 400_000) -> None:
+        super().__init__()
+        pixels = size[0] * size[1]
+        units = _hidden_units(pixels, parameters)
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(pixels, units),
+            nn.ReLU(),
+            nn.Linear(units, units),
+            nn.ReLU(),
+            nn.Linear(units, CLASSES),
+        )
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, 10), of images, (N, 1, H, W)."""
+        return self.layers(input)
+
+
+class STFCN(nn.Module):
+    """The paper's ST-FCN: a spatial transformer, average pooling by two, and an `FCN`.
+
+    The localisation network has two hidden layers of 32 units and a linear layer that regresses theta.
+
+    Parameters
+    ----------
+    size : (H, W), default (42, 42)
+        Size of the input images, in pixels.
+    parameters : int, default 400_000
+        Budget for the whole network, the localisation network included.
+    transform : Affine, optional
+        The family of transforms.
+
+    Raises
+    ------
+    ValueError
+        If the budget does not pay for one unit a layer.
+
+    Notes
+    -----
+    Appendix A.3 of Jaderberg et al. (2015). The paper's fully connected networks have 128 to 256 units a layer; on a
+    pooled 21×21 image, 400,000 parameters pay for more, and the budget is kept. Used in chapter 5.
+
+    Examples
+    --------
+    >>> network = STFCN()
+    >>> network(torch.rand(5, 1, 42, 42)).shape, count_parameters(network)
+    (torch.Size([5, 10]), 398944)
+    """
+
+    def __init__(
+        self, size: tuple[int, int] = (42, 42), parameters: int = 400_000, transform: Affine | None = None
+    ) -> None:
+        super().__init__()
+        transform = Affine() if transform is None else transform
+        localisation = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(size[0] * size[1], LOCALISATION_UNITS),
+            nn.ReLU(),
+            nn.Linear(LOCALISATION_UNITS, LOCALISATION_UNITS),
+            nn.ReLU(),
+            nn.Linear(LOCALISATION_UNITS, transform.num_parameters),
+        )
+        self.transformer = SpatialTransformer(localisation, transform)
+        self.pool = nn.AvgPool2d(2)
+        self.classifier = FCN((size[0] // 2, size[1] // 2), parameters - count_parameters(localisation))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, 10), of images, (N, 1, H, W)."""
+        return self.classifier(self.pool(self.transformer(input)))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return how many numbers a network learns.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> count_parameters(nn.Linear(3, 2))
+    8
+    """
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _hidden_units(pixels: int, parameters: int) -> int:
+    """Return the most units u for which u (pixels + 1) + u (u + 1) + 10 (u + 1) stays within the budget."""
+    linear = pixels + 2 + CLASSES
+    room = linear**2 + 4 * (parameters - CLASSES)
+    units = (math.isqrt(room) - linear) // 2 if room > 0 else 0
+    if units < 1:
+        raise ValueError(f"parameters: {parameters} do not pay for one hidden unit a layer on {pixels} pixels")
+    return units

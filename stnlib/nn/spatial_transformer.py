@@ -1,0 +1,124 @@
+"""The spatial transformer as a module that drops into any network (chapter 5)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..transforms import Affine
+from .functional import grid_sample
+
+
+class SpatialTransformer(nn.Module):
+    """Look at the input, decide on a transform, and return the input transformed.
+
+    The three parts of figure 2 of the paper: a localisation network regresses theta from the input, the family of
+    transforms generates a grid from theta, and the sampler reads the input at the grid.
+
+    Parameters
+    ----------
+    localisation : torch.nn.Module
+        From the input, (N, C, H, W), to theta, (N, P). Its last linear layer must have P outputs and be the last
+        thing that happens to theta; it is set to the identity transform (see `initialise_identity`), so that the
+        module starts by changing nothing. Load trained weights after this module is made.
+    transform : Affine, optional
+        The family of transforms, with P parameters.
+    size : (H, W), optional
+        Size of the output in pixels; by default, the input's.
+    mode, padding_mode, align_corners
+        As for `stnlib.nn.functional.grid_sample`.
+
+    Raises
+    ------
+    TypeError
+        If localisation is not a module.
+    ValueError
+        If it has no linear layer, or its last one does not have P outputs.
+
+    Notes
+    -----
+    Section 3 of Jaderberg et al. (2015). Coordinates are computed in float64, whatever the network's dtype.
+    Derived in chapter 5.
+
+    Examples
+    --------
+    >>> localisation = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 32), nn.ReLU(), nn.Linear(32, 6))
+    >>> transformer = SpatialTransformer(localisation, size=(14, 14))
+    >>> transformer(torch.rand(5, 1, 28, 28)).shape
+    torch.Size([5, 1, 14, 14])
+    """
+
+    def __init__(
+        self,
+        localisation: nn.Module,
+        transform: Affine | None = None,
+        size: tuple[int, int] | None = None,
+        *,
+        mode: str = "bilinear",
+        padding_mode: str = "zeros",
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        if not isinstance(localisation, nn.Module):
+            raise TypeError(f"localisation: expected a torch.nn.Module, got {type(localisation).__name__}")
+        self.localisation = localisation
+        self.transform = Affine() if transform is None else transform
+        self.size = size
+        self.options: dict[str, Any] = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+        initialise_identity(localisation, self.transform)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the input, (N, C, H, W), transformed: (N, C, *size)."""
+        return self.sample(input, self.localisation(input))
+
+    def sample(self, input: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        """Return the input transformed by a theta, (N, P), that is given rather than regressed."""
+        size = tuple(input.shape[-2:]) if self.size is None else self.size
+        grid = self.transform.grid(theta.to(torch.float64), size, align_corners=self.options["align_corners"])
+        return grid_sample(input, grid, **self.options)
+
+    def extra_repr(self) -> str:
+        """Say what the module's line in a printed network shows."""
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"transform={self.transform}, size={self.size}, {options}"
+
+
+def initialise_identity(localisation: nn.Module, transform: Affine) -> None:
+    """Set the last linear layer of a localisation network to zero weights and the identity's parameters as its bias.
+
+    Parameters
+    ----------
+    localisation : torch.nn.Module
+        Its last linear layer must have as many outputs as transform has parameters, and a bias.
+    transform : Affine
+        The family of transforms.
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer.
+
+    Notes
+    -----
+    Section 4.1 of Jaderberg et al. (2015) starts from the identity in this way. Nothing may follow the layer: a tanh
+    after it would turn the identity's 1 into 0.76.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(4, 6)
+    >>> initialise_identity(layer, Affine())
+    >>> layer(torch.rand(1, 4)).detach()
+    tensor([[1., 0., 0., 0., 1., 0.]])
+    """
+    layers = [module for module in localisation.modules() if isinstance(module, nn.Linear)]
+    expected = f"{transform.num_parameters} outputs and a bias, as {transform} needs"
+    if not layers:
+        raise ValueError(f"localisation: expected a last linear layer with {expected}, got no linear layer")
+    last = layers[-1]
+    if last.out_features != transform.num_parameters or last.bias is None:
+        raise ValueError(f"localisation: expected a last linear layer with {expected}, got {last}")
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.as_tensor(transform.identity()))

@@ -1,0 +1,162 @@
+"""A training loop to be read in one sitting (chapter 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ..data.distortions import Distortion
+from ..data.mnist import to_input
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network learns.
+
+    Parameters
+    ----------
+    iterations : int
+        Steps of the optimiser.
+    batch : int
+        Images a step.
+    learning_rate : float
+        AdamW's, at its peak: it rises for the first part of the steps and then falls to 0 along a cosine.
+    localisation : float
+        Factor on the learning rate of a localisation network: a small change of theta moves every pixel.
+    warm_up : float
+        Part of the steps in which the learning rate rises, between 0 and 1.
+    clip : float
+        Largest norm of the gradient; a longer one is shortened to it.
+
+    Examples
+    --------
+    >>> Schedule(iterations=100).batch
+    64
+    """
+
+    iterations: int
+    batch: int = 64
+    learning_rate: float = 4e-3
+    localisation: float = 0.3
+    warm_up: float = 0.15
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.batch < 1:
+            raise ValueError(f"iterations and batch: expected at least 1, got {self.iterations} and {self.batch}")
+        if not 0 < self.warm_up < 1:
+            raise ValueError(f"warm_up: expected a number between 0 and 1, got {self.warm_up}")
+
+
+def batches(
+    images: np.ndarray, labels: np.ndarray, distortion: Distortion, size: int, rng: np.random.Generator
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield random digits, freshly distorted, for ever.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (N, 28, 28)
+    labels : array of uint8, shape (N,)
+    distortion : Distortion
+    size : int
+        Digits a batch.
+    rng : numpy.random.Generator
+
+    Yields
+    ------
+    images : tensor of float32, shape (size, 1, H, W)
+    labels : tensor of int64, shape (size,)
+    """
+    while True:
+        chosen = rng.integers(0, len(images), size)
+        distorted = distortion(to_input(images[chosen]), rng)
+        yield torch.from_numpy(distorted), torch.from_numpy(labels[chosen].astype(np.int64))
+
+
+def train(
+    network: nn.Module,
+    data: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    schedule: Schedule,
+    after_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> list[float]:
+    """Train a classifier in place.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        From images to logits. Parameters whose name holds ``localisation`` learn more slowly.
+    data : iterator of (images, labels)
+        As `batches` yields them.
+    schedule : Schedule
+    after_step : callable, optional
+        Called with the number of steps done and the step's loss.
+
+    Returns
+    -------
+    list of float
+        The loss of each step.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is no longer a finite number.
+    """
+    named = list(network.named_parameters())
+    groups = [
+        {"params": [p for name, p in named if "localisation" not in name], "lr": schedule.learning_rate},
+        {
+            "params": [p for name, p in named if "localisation" in name],
+            "lr": schedule.learning_rate * schedule.localisation,
+        },
+    ]
+    optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    rate = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, peaks, total_steps=schedule.iterations + 1, pct_start=schedule.warm_up, cycle_momentum=False
+    )
+    losses = []
+    network.train()
+    for step in range(1, schedule.iterations + 1):
+        images, labels = next(data)
+        loss = cross_entropy(network(images), labels)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a lower learning rate usually helps")
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+        optimiser.step()
+        rate.step()
+        losses.append(loss.item())
+        after_step(step, losses[-1])
+    return losses
+
+
+@torch.no_grad()
+def error_rate(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int = 1000) -> float:
+    """Return the part of the images that a classifier gets wrong, between 0 and 1.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        From images to logits. Left in the mode, training or evaluation, in which it came.
+    images : tensor, shape (N, C, H, W)
+    labels : tensor of int64, shape (N,)
+    batch : int, default 1000
+        Images at a time.
+
+    Returns
+    -------
+    float
+    """
+    training = network.training
+    network.eval()
+    wrong = 0
+    for some, answers in zip(images.split(batch), labels.split(batch), strict=True):
+        wrong += int((network(some).argmax(1) != answers).sum())
+    network.train(training)
+    return wrong / len(images)
