@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,14 @@ def require_float(xp: Any, **arrays: Array) -> None:
             )
 
 
+def require_same_dtype(**arrays: Array) -> None:
+    """Raise ``TypeError`` unless every array has the dtype of the first."""
+    first = next(iter(arrays), "")
+    for name, array in arrays.items():
+        if array.dtype != arrays[first].dtype:
+            raise TypeError(f"{name}: expected {arrays[first].dtype}, as {first} is, got {array.dtype}; convert one")
+
+
 def require_shape(array: Array, name: str, pattern: str) -> None:
     """Raise ``ValueError`` unless ``array`` has the shape that ``pattern`` draws, as in ``"(N, H, W, 2)"``.
 
@@ -68,6 +78,29 @@ def require_shape(array: Array, name: str, pattern: str) -> None:
     )
     if not fits:
         raise ValueError(f"{name}: expected shape {pattern}, got {shape}")
+
+
+def require_size(size: Sequence[int], name: str, whole: Sequence[int] | None = None) -> tuple[int, int]:
+    """Return the height and the width in pixels; raise unless ``size`` is two whole numbers of at least 1.
+
+    Raises
+    ------
+    TypeError
+        If size does not hold whole numbers.
+    ValueError
+        If there are not two of them, or one is below 1. The sentence shows ``whole``, what the caller gave, if size
+        is a part of it.
+    """
+    given = tuple(size if whole is None else whole)
+    try:
+        height, width = (operator.index(length) for length in size)
+    except TypeError:
+        raise TypeError(f"{name}: expected whole numbers of pixels, got {given}") from None
+    except ValueError:
+        raise ValueError(f"{name}: expected a height and a width, got {given}") from None
+    if height < 1 or width < 1:
+        raise ValueError(f"{name}: expected a height and a width of at least 1, got {given}")
+    return height, width
 
 
 def to_float64(array: Array, xp: Any) -> Array:

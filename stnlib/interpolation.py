@@ -94,7 +94,7 @@ def taps(x: Array, size: int, *, mode: str, padding_mode: str, align_corners: bo
         Arrays of the shape of ``x``. At a NaN position the weight and the slope are NaN.
     """
     kernel = KERNELS[mode]
-    x = _tame_infinity(x, size, padding_mode, xp)
+    x = _tame_infinity(x, size, padding_mode, align_corners, xp)
     unknown = xp.isnan(x)
     first = kernel.first(x, xp)
     for offset in range(kernel.taps):
@@ -105,10 +105,12 @@ def taps(x: Array, size: int, *, mode: str, padding_mode: str, align_corners: bo
         yield Tap(xp.astype(index, xp.int64), inside, weight, slope)
 
 
-def _tame_infinity(x: Array, size: int, padding_mode: str, xp: Any) -> Array:
+def _tame_infinity(x: Array, size: int, padding_mode: str, align_corners: bool, xp: Any) -> Array:
     """Return positions that are finite or NaN, and read the same."""
     if padding_mode == "reflection":
-        return xp.where(xp.isfinite(x), x, xp.nan)  # infinity has no mirror image
+        x = xp.where(xp.isfinite(x), x, xp.nan)  # infinity has no mirror image
+        # From 2**52 pixels out, whole numbers lie no closer than 1 apart, and x + 1 may be x: come nearer by periods.
+        return xp.where(xp.abs(x) < 2.0**52, x, xp.remainder(x, _period(size, align_corners)))
     return xp.clip(x, -2.0, size + 1.0)  # from two pixels out, nothing changes any more
 
 
@@ -120,6 +122,11 @@ def _extend(m: Array, size: int, padding_mode: str, align_corners: bool, xp: Any
         return xp.clip(m, 0, size - 1), None
     # Reflection repeats: once there and back is a period. A mirror at a pixel's edge shows this pixel twice.
     shared = 1 if align_corners else 0
-    period = max(2 * (size - shared), 1)
+    period = _period(size, align_corners)
     m = xp.remainder(m, period)
     return xp.where(m < size, m, period - 1 + shared - m), None
+
+
+def _period(size: int, align_corners: bool) -> int:
+    """Return after how many pixels a reflected image repeats: once there and back."""
+    return max(2 * (size - 1 if align_corners else size), 1)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _arrays
-from ._arrays import Array, device, require_float, require_shape, scatter_add, to_float64
+from ._arrays import Array, device, require_float, require_shape, require_size, scatter_add, to_float64
 from .coordinates import pixel_centres, pixels_per_unit, unnormalise
 from .interpolation import KERNELS, PADDING_MODES, Tap, taps
 
@@ -280,10 +280,10 @@ def _rows_and_columns(
     """Return the taps along y and along x; weights in the image's dtype and shaped to meet its channels."""
     both = []
     for axis, size in ((1, input.shape[2]), (0, input.shape[3])):
-        position = unnormalise(to_float64(grid[..., axis], xp), size, align_corners=align_corners)
+        position = _positions(grid[..., axis], size, align_corners, xp)
         both.append(
             [
-                Tap(tap.index, tap.inside, *(xp.astype(w, input.dtype, copy=False)[:, None] for w in tap[2:]))
+                Tap(tap.index, tap.inside, *(xp.astype(w, input.dtype, copy=False)[:, None, ...] for w in tap[2:]))
                 for tap in taps(
                     position, size, mode=mode, padding_mode=padding_mode, align_corners=align_corners, xp=xp
                 )
@@ -293,9 +293,17 @@ def _rows_and_columns(
     return rows, columns
 
 
+def _positions(coordinate: Array, size: int, align_corners: bool, xp: Any) -> Array:
+    """Convert normalised coordinates to pixels in float64; infinity stays infinite, even where a unit is 0 pixels."""
+    coordinate = to_float64(coordinate, xp)
+    infinite = xp.isinf(coordinate)
+    position = unnormalise(xp.where(infinite, 0.0, coordinate), size, align_corners=align_corners)
+    return xp.where(infinite, coordinate, position)
+
+
 def _both_inside(row: Tap, column: Tap) -> Array | None:
     """Return where the pixel (row, column) exists, shape (N, 1, H_out, W_out); None where every one does."""
-    return None if row.inside is None or column.inside is None else (row.inside & column.inside)[:, None]
+    return None if row.inside is None or column.inside is None else (row.inside & column.inside)[:, None, ...]
 
 
 def _pixels(input: Array, row: Tap, column: Tap, xp: Any) -> Array:
@@ -316,10 +324,7 @@ def _check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, int]
         raise ValueError(f"size: expected (N, C, H, W) or (H, W), got {tuple(size)}")
     if len(size) == 4 and size[0] != theta.shape[0]:
         raise ValueError(f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}")
-    height, width = size[-2:]
-    if height < 1 or width < 1:
-        raise ValueError(f"size: expected a height and a width of at least 1, got {tuple(size)}")
-    return height, width
+    return require_size(size[-2:], "size", whole=size)
 
 
 def _check_sampler(input: Array, grid: Array, mode: str, padding_mode: str) -> Any:

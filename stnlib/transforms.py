@@ -9,13 +9,14 @@ the x axis towards the y axis, clockwise as an image is drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from . import _arrays
-from ._arrays import Array, require_float, require_shape
+from ._arrays import Array, require_float, require_same_dtype, require_shape, require_size
 from .coordinates import normalise, unnormalise
 from .sampling import affine_grid
 
@@ -23,25 +24,33 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 
 
-def _rows(top: Sequence[Any], bottom: Sequence[Any]) -> Array:
-    """Stack six numbers or arrays that broadcast into matrices (..., 2, 3)."""
-    entries = (*top, *bottom)
-    arrays = {f"entry {i}": e for i, e in enumerate(entries) if _arrays.is_array_api_obj(e)}
+def _parameters(**parameters: Any) -> tuple[list[Array], Any]:
+    """Return numbers and arrays as arrays of one library, dtype and device, and their namespace."""
+    arrays = {
+        name: value
+        for name, value in parameters.items()
+        if _arrays.is_array_api_obj(value) and not isinstance(value, np.generic)
+    }
     xp = _arrays.namespace(**arrays) if arrays else numpy_namespace
-    if arrays:
-        require_float(xp, **arrays)
-        like = next(iter(arrays.values()))
-        dtype, where = like.dtype, _arrays.device(like)
-    else:
-        dtype, where = np.float64, None
-    parts = xp.broadcast_arrays(*(xp.asarray(e, dtype=dtype, device=where) for e in entries))
-    return xp.reshape(xp.stack(parts, axis=-1), (*parts[0].shape, 2, 3))
+    require_float(xp, **arrays)
+    require_same_dtype(**arrays)
+    like = next(iter(arrays.values()), np.zeros(()))
+    converted = []
+    for name, value in parameters.items():
+        if name not in arrays:
+            if not isinstance(value, Real):
+                raise TypeError(f"{name}: expected a number or an array, got {type(value).__name__}")
+            value = xp.asarray(float(value), dtype=like.dtype, device=_arrays.device(like))
+        converted.append(value)
+    return converted, xp
 
 
-def _cos_sin(angle: Any) -> tuple[Any, Any]:
-    xp = _arrays.namespace(angle=angle) if _arrays.is_array_api_obj(angle) else numpy_namespace
-    angle = angle if _arrays.is_array_api_obj(angle) else np.asarray(angle, dtype=np.float64)
-    return xp.cos(angle), xp.sin(angle)
+def _rows(top: Sequence[Any], bottom: Sequence[Any], xp: Any) -> Array:
+    """Stack entries, arrays that broadcast or plain numbers, into matrices (..., 2, 3)."""
+    like = next(e for e in (*top, *bottom) if type(e) is not float)
+    entries = [xp.full_like(like, e) if type(e) is float else e for e in (*top, *bottom)]
+    entries = xp.broadcast_arrays(*entries)
+    return xp.reshape(xp.stack(entries, axis=-1), (*entries[0].shape, 2, 3))
 
 
 def translation(tx: Any, ty: Any) -> Array:
@@ -71,7 +80,8 @@ def translation(tx: Any, ty: Any) -> Array:
     array([[ 1.,  0.,  3.],
            [ 0.,  1., -1.]])
     """
-    return _rows((1.0, 0.0, tx), (0.0, 1.0, ty))
+    (tx, ty), xp = _parameters(tx=tx, ty=ty)
+    return _rows((1.0, 0.0, tx), (0.0, 1.0, ty), xp)
 
 
 def rotation(angle: Any) -> Array:
@@ -97,8 +107,9 @@ def rotation(angle: Any) -> Array:
     array([[ 0., -1.,  0.],
            [ 1.,  0.,  0.]])
     """
-    c, s = _cos_sin(angle)
-    return _rows((c, -s, 0.0), (s, c, 0.0))
+    (angle,), xp = _parameters(angle=angle)
+    c, s = xp.cos(angle), xp.sin(angle)
+    return _rows((c, -s, 0.0), (s, c, 0.0), xp)
 
 
 def scale(sx: Any, sy: Any = None) -> Array:
@@ -124,7 +135,8 @@ def scale(sx: Any, sy: Any = None) -> Array:
     array([[2., 0., 0.],
            [0., 2., 0.]])
     """
-    return _rows((sx, 0.0, 0.0), (0.0, sx if sy is None else sy, 0.0))
+    (sx, sy), xp = _parameters(sx=sx, sy=sx if sy is None else sy)
+    return _rows((sx, 0.0, 0.0), (0.0, sy, 0.0), xp)
 
 
 def shear(kx: Any, ky: Any = 0.0) -> Array:
@@ -150,7 +162,8 @@ def shear(kx: Any, ky: Any = 0.0) -> Array:
     array([[1. , 0.5, 0. ],
            [0. , 1. , 0. ]])
     """
-    return _rows((1.0, kx, 0.0), (ky, 1.0, 0.0))
+    (kx, ky), xp = _parameters(kx=kx, ky=ky)
+    return _rows((1.0, kx, 0.0), (ky, 1.0, 0.0), xp)
 
 
 def rigid(angle: Any, tx: Any, ty: Any) -> Array:
@@ -208,8 +221,9 @@ def similarity(s: Any, angle: Any, tx: Any, ty: Any) -> Array:
     array([[ 2., -0.,  3.],
            [ 0.,  2.,  4.]])
     """
-    c, sine = _cos_sin(angle)
-    return _rows((s * c, -s * sine, tx), (s * sine, s * c, ty))
+    (s, angle, tx, ty), xp = _parameters(s=s, angle=angle, tx=tx, ty=ty)
+    along, across = s * xp.cos(angle), s * xp.sin(angle)
+    return _rows((along, -across, tx), (across, along, ty), xp)
 
 
 def affine(a11: Any, a12: Any, tx: Any, a21: Any, a22: Any, ty: Any) -> Array:
@@ -235,7 +249,8 @@ def affine(a11: Any, a12: Any, tx: Any, a21: Any, a22: Any, ty: Any) -> Array:
     array([[1., 2., 3.],
            [4., 5., 6.]])
     """
-    return _rows((a11, a12, tx), (a21, a22, ty))
+    entries, xp = _parameters(a11=a11, a12=a12, tx=tx, a21=a21, a22=a22, ty=ty)
+    return _rows(entries[:3], entries[3:], xp)
 
 
 def to_homogeneous(matrix: Array) -> Array:
@@ -328,7 +343,7 @@ def apply(matrix: Array, points: Array) -> Array:
     """
     xp = _check_matrix(matrix, "matrix")
     _arrays.namespace(matrix=matrix, points=points)
-    require_float(xp, points=points)
+    require_same_dtype(matrix=matrix, points=points)
     if points.ndim < 2 or points.shape[-1] != 2:
         raise ValueError(f"points: expected shape (..., K, 2), got {tuple(points.shape)}")
     return points @ xp.matrix_transpose(matrix[..., :2]) + matrix[..., None, :, 2]
@@ -366,7 +381,9 @@ def compose(*matrices: Array) -> Array:
         raise ValueError("matrices: expected at least one matrix, got none")
     for i, matrix in enumerate(matrices):
         _check_matrix(matrix, f"matrices[{i}]")
-    _arrays.namespace(**{f"matrices[{i}]": m for i, m in enumerate(matrices)})
+    named = {f"matrices[{i}]": matrix for i, matrix in enumerate(matrices)}
+    _arrays.namespace(**named)
+    require_same_dtype(**named)
     product = to_homogeneous(matrices[0])
     for matrix in matrices[1:]:
         product = product @ to_homogeneous(matrix)
@@ -515,12 +532,12 @@ def box_to_theta(box: Array, input_size: Size, *, align_corners: bool = False) -
         raise ValueError(f"box: expected shape (..., 4), got {tuple(box.shape)}")
     if bool(xp.any(box[..., 2:] <= box[..., :2])):
         raise ValueError("box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got an empty box")
-    height, width = _check_size(input_size, "input_size")
+    height, width = require_size(input_size, "input_size")
     # The centres of the box's first and last pixels, or its edges, as coordinates of pixel centres.
     inset = 0.0 if align_corners else -0.5
     x0, y0 = (normalise(box[..., i] + inset, s, align_corners=align_corners) for i, s in ((0, width), (1, height)))
     x1, y1 = (normalise(box[..., i] - 1 - inset, s, align_corners=align_corners) for i, s in ((2, width), (3, height)))
-    return _rows(((x1 - x0) / 2, 0.0, (x0 + x1) / 2), (0.0, (y1 - y0) / 2, (y0 + y1) / 2))
+    return _rows(((x1 - x0) / 2, 0.0, (x0 + x1) / 2), (0.0, (y1 - y0) / 2, (y0 + y1) / 2), xp)
 
 
 def theta_to_box(theta: Array, input_size: Size, *, align_corners: bool = False) -> Array:
@@ -553,7 +570,7 @@ def theta_to_box(theta: Array, input_size: Size, *, align_corners: bool = False)
     array([1., 0., 3., 4.])
     """
     xp = _check_matrix(theta, "theta")
-    height, width = _check_size(input_size, "input_size")
+    height, width = require_size(input_size, "input_size")
     sx, sy = theta[..., 0, 0], theta[..., 1, 1]
     if bool(xp.any((theta[..., 0, 1] != 0) | (theta[..., 1, 0] != 0) | (sx < 0) | (sy < 0))):
         raise ValueError("theta: expected a crop [[sx, 0, tx], [0, sy, ty]], got a rotation, a shear or a mirror image")
@@ -604,16 +621,10 @@ def _check_matrix(matrix: Array, name: str) -> Any:
     return xp
 
 
-def _check_size(size: Size, name: str) -> Size:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"{name}: expected (H, W), both at least 1, got {tuple(size)}")
-    return size
-
-
 def _axes(convert: Any, size: Size, name: str, like: Array, align_corners: bool) -> Array:
     """Write ``normalise`` or ``unnormalise`` of both axes as a matrix of the kind of ``like``."""
     xp = _check_matrix(like, "theta" if convert is normalise else "matrix")
-    height, width = _check_size(size, name)
+    height, width = require_size(size, name)
     origin = [convert(0.0, s, align_corners=align_corners) for s in (width, height)]
     step = [convert(1.0, s, align_corners=align_corners) - o for s, o in zip((width, height), origin, strict=True)]
     entries = [[step[0], 0.0, origin[0]], [0.0, step[1], origin[1]]]

@@ -96,6 +96,7 @@ class Distortion:
         xp = _arrays.namespace(images=images)
         require_float(xp, images=images)
         require_shape(images, "images", f"(N, C, {DIGIT}, {DIGIT})")
+        require_shape(theta, "theta", f"({images.shape[0]}, 2, 3)")
         on_device = xp.asarray(theta, device=_arrays.device(images))
         return grid_sample(images, affine_grid(on_device, self.size))
 

@@ -48,8 +48,11 @@ def read(path: Path) -> dict[str, Any]:
         If it is not a whole record: the sentence names it.
     """
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise ValueError(f"it holds a {type(record).__name__}")
+        return record
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are of this kind
         raise ValueError(f"{path} is not a whole record ({error}); remove it and measure again") from None
 
 

@@ -62,9 +62,12 @@ def pose(theta: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def spread(theta: np.ndarray) -> dict[str, float]:
-    """Return the standard deviation of each part of the `pose` of transforms (N, 2, 3) of positive determinant."""
-    return {name: round(float(values.std()), 4) for name, values in pose(theta).items()}
+def statistics(theta: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return the mean and the standard deviation of each part of the `pose` of transforms (N, 2, 3)."""
+    return {
+        name: {"mean": round(float(values.mean()), 4), "std": round(float(values.std()), 4)}
+        for name, values in pose(theta).items()
+    }
 
 
 @torch.no_grad()
@@ -87,8 +90,8 @@ def run(name: str, iterations: int, seed: int, after_step: Any = lambda step, lo
     Returns
     -------
     dict
-        The run's configuration, its loss along the way and its error on the test set; for the ST-FCN the spread of
-        the digits' pose before the transformer and after it.
+        The run's configuration, its loss along the way and its error on the test set; for the ST-FCN the
+        statistics of the digits' pose before the transformer and after it.
     """
     torch.manual_seed(seed)
     network = NETWORKS[name]()
@@ -113,9 +116,9 @@ def run(name: str, iterations: int, seed: int, after_step: Any = lambda step, lo
         theta = regressed_theta(network, images)
         upright = np.linalg.det(theta[:, :, :2]) > 0
         result["mirrored"] = int((~upright).sum())
-        result["spread_before"] = spread(distorted_by)
+        result["pose_before"] = statistics(distorted_by)
         # From the transformer's output to the frame, and from the frame to the digit.
-        result["spread_after"] = spread(transforms.compose(distorted_by[upright], theta[upright]))
+        result["pose_after"] = statistics(transforms.compose(distorted_by[upright], theta[upright]))
     return result
 
 

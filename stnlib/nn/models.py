@@ -61,7 +61,7 @@ class FCN(nn.Module):
 class STFCN(nn.Module):
     """The paper's ST-FCN: a spatial transformer, average pooling by two, and an `FCN`.
 
-    The localisation network has two hidden layers of 32 units and a linear layer that regresses theta.
+    The localisation network has three hidden layers of 32 units and a linear layer that regresses theta.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class STFCN(nn.Module):
     --------
     >>> network = STFCN()
     >>> network(torch.rand(5, 1, 42, 42)).shape, count_parameters(network)
-    (torch.Size([5, 10]), 398944)
+    (torch.Size([5, 10]), 400000)
     """
 
     def __init__(
@@ -94,17 +94,22 @@ class STFCN(nn.Module):
     ) -> None:
         super().__init__()
         transform = Affine() if transform is None else transform
+        units = LOCALISATION_UNITS
         localisation = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(size[0] * size[1], LOCALISATION_UNITS),
+            nn.Linear(size[0] * size[1], units),
             nn.ReLU(),
-            nn.Linear(LOCALISATION_UNITS, LOCALISATION_UNITS),
+            nn.Linear(units, units),
             nn.ReLU(),
-            nn.Linear(LOCALISATION_UNITS, transform.num_parameters),
+            nn.Linear(units, units),
+            nn.ReLU(),
+            nn.Linear(units, transform.num_parameters),
         )
         self.transformer = SpatialTransformer(localisation, transform)
         self.pool = nn.AvgPool2d(2)
-        self.classifier = FCN((size[0] // 2, size[1] // 2), parameters - count_parameters(localisation))
+        pooled, spent = (size[0] // 2, size[1] // 2), count_parameters(localisation)
+        _hidden_units(pooled[0] * pooled[1], parameters, spent)  # refuses a budget that is too small
+        self.classifier = FCN(pooled, parameters - spent)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, 10), of images, (N, 1, H, W)."""
@@ -130,10 +135,10 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _hidden_units(pixels: int, parameters: int) -> int:
-    """Return the most units u for which u (pixels + 1) + u (u + 1) + 10 (u + 1) stays within the budget."""
+def _hidden_units(pixels: int, parameters: int, spent: int = 0) -> int:
+    """Return the most units u for which u (pixels + 1) + u (u + 1) + 10 (u + 1) stays within what is left to spend."""
     linear = pixels + 2 + CLASSES
-    room = linear**2 + 4 * (parameters - CLASSES)
+    room = linear**2 + 4 * (parameters - spent - CLASSES)
     units = (math.isqrt(room) - linear) // 2 if room > 0 else 0
     if units < 1:
         raise ValueError(f"parameters: {parameters} do not pay for one hidden unit a layer on {pixels} pixels")

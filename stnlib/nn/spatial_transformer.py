@@ -70,7 +70,7 @@ class SpatialTransformer(nn.Module):
         initialise_identity(localisation, self.transform)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the input, (N, C, H, W), transformed: (N, C, *size)."""
+        """Return the input, (N, C, H, W), transformed: (N, C, H_out, W_out)."""
         return self.sample(input, self.localisation(input))
 
     def sample(self, input: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -36,12 +37,12 @@ class Schedule:
     Examples
     --------
     >>> Schedule(iterations=100).batch
-    64
+    128
     """
 
     iterations: int
-    batch: int = 64
-    learning_rate: float = 4e-3
+    batch: int = 128
+    learning_rate: float = 6e-3
     localisation: float = 0.3
     warm_up: float = 0.15
     clip: float = 1.0
@@ -51,6 +52,20 @@ class Schedule:
             raise ValueError(f"iterations and batch: expected at least 1, got {self.iterations} and {self.batch}")
         if not 0 < self.warm_up < 1:
             raise ValueError(f"warm_up: expected a number between 0 and 1, got {self.warm_up}")
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0, as a part of its peak.
+
+        Examples
+        --------
+        >>> schedule = Schedule(iterations=100, warm_up=0.2)
+        >>> [round(schedule.rate(step), 2) for step in (0, 10, 20, 60, 99)]
+        [0.05, 0.55, 1.0, 0.5, 0.0]
+        """
+        warm_up = self.warm_up * self.iterations
+        if step < warm_up:
+            return min((step + 1) / warm_up, 1.0)
+        return (1 + math.cos(math.pi * (step - warm_up) / (self.iterations - warm_up))) / 2
 
 
 def batches(
@@ -115,10 +130,7 @@ def train(
         },
     ]
     optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, peaks, total_steps=schedule.iterations + 1, pct_start=schedule.warm_up, cycle_momentum=False
-    )
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, schedule.rate)
     losses = []
     network.train()
     for step in range(1, schedule.iterations + 1):
@@ -143,7 +155,7 @@ def error_rate(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, b
     Parameters
     ----------
     network : torch.nn.Module
-        From images to logits. Left in the mode, training or evaluation, in which it came.
+        From images to logits. Each of its modules is left in the mode, training or evaluation, in which it came.
     images : tensor, shape (N, C, H, W)
     labels : tensor of int64, shape (N,)
     batch : int, default 1000
@@ -153,10 +165,14 @@ def error_rate(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, b
     -------
     float
     """
-    training = network.training
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
-    wrong = 0
-    for some, answers in zip(images.split(batch), labels.split(batch), strict=True):
-        wrong += int((network(some).argmax(1) != answers).sum())
-    network.train(training)
+    try:
+        wrong = sum(
+            int((network(some).argmax(1) != answers).sum())
+            for some, answers in zip(images.split(batch), labels.split(batch), strict=True)
+        )
+    finally:
+        for module, training in modes:
+            module.training = training
     return wrong / len(images)
