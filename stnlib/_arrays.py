@@ -39,7 +39,8 @@ def namespace(**arrays: Array) -> Any:
     namespaces = {name: array_namespace(array) for name, array in arrays.items()}
     if len(set(namespaces.values())) > 1:
         kinds = ", ".join(
-            f"{name} is a {type(array).__module__}.{type(array).__name__}" for name, array in arrays.items()
+            f"{name} is a {type(array).__module__}.{type(array).__name__}"
+            for name, array in arrays.items()
         )
         raise TypeError(f"arrays of different libraries: {kinds}; convert them to one")
     devices = {name: device(array) for name, array in arrays.items()}
@@ -63,7 +64,9 @@ def require_same_dtype(**arrays: Array) -> None:
     first = next(iter(arrays), "")
     for name, array in arrays.items():
         if array.dtype != arrays[first].dtype:
-            raise TypeError(f"{name}: expected {arrays[first].dtype}, as {first} is, got {array.dtype}; convert one")
+            raise TypeError(
+                f"{name}: expected {arrays[first].dtype}, as {first} is, got {array.dtype}; convert one"
+            )
 
 
 def require_shape(array: Array, name: str, pattern: str) -> None:
@@ -74,13 +77,16 @@ def require_shape(array: Array, name: str, pattern: str) -> None:
     expected = [part.strip() for part in pattern.strip("()").split(",")]
     shape = tuple(array.shape)
     fits = len(shape) == len(expected) and all(
-        not part.isdigit() or int(part) == length for part, length in zip(expected, shape, strict=True)
+        not part.isdigit() or int(part) == length
+        for part, length in zip(expected, shape, strict=True)
     )
     if not fits:
         raise ValueError(f"{name}: expected shape {pattern}, got {shape}")
 
 
-def require_size(size: Sequence[int], name: str, whole: Sequence[int] | None = None) -> tuple[int, int]:
+def require_size(
+    size: Sequence[int], name: str, whole: Sequence[int] | None = None
+) -> tuple[int, int]:
     """Return the height and the width in pixels; raise unless ``size`` is two whole numbers of at least 1.
 
     Raises
@@ -137,7 +143,9 @@ def scatter_add(index: Array, values: Array, length: int, xp: Any) -> Array:
         zeros = xp.zeros((n, c, length), dtype=xp.float64, device=values.device)
         return zeros.scatter_add(2, index.expand(values.shape), values)
     # One long row: the places of image n and channel c start at (n * C + c) * length.
-    start = xp.reshape(xp.arange(n * c, dtype=xp.int64, device=device(values)), (n, c, 1)) * length
+    start = (
+        xp.reshape(xp.arange(n * c, dtype=xp.int64, device=device(values)), (n, c, 1)) * length
+    )
     places = xp.reshape(start + index, (-1,))
     if is_numpy_namespace(xp):
         sums = np.bincount(places, weights=xp.reshape(values, (-1,)), minlength=n * c * length)
@@ -145,5 +153,7 @@ def scatter_add(index: Array, values: Array, length: int, xp: Any) -> Array:
         sums = xp.zeros(n * c * length, dtype=xp.float64)
         xp.add.at(sums, places, xp.reshape(values, (-1,)))
     else:
-        raise TypeError(f"values: expected a NumPy, CuPy or PyTorch array, got one of {xp.__name__}")
+        raise TypeError(
+            f"values: expected a NumPy, CuPy or PyTorch array, got one of {xp.__name__}"
+        )
     return xp.reshape(sums, (n, c, length))

@@ -24,5 +24,6 @@ def require(package: str, extra: str, user: str) -> ModuleType:
         if error.name != package.partition(".")[0]:
             raise  # the package is there and lacks something itself
         raise ModuleNotFoundError(
-            f'{user} needs {package}, which is not installed: pip install "stnlib[{extra}]"', name=package
+            f'{user} needs {package}, which is not installed: pip install "stnlib[{extra}]"',
+            name=package,
         ) from None

@@ -105,7 +105,9 @@ def unnormalise(coordinate: Array, size: int, *, align_corners: bool = False) ->
     return coordinate * pixels_per_unit(size, align_corners=align_corners) + (size - 1) / 2
 
 
-def pixel_centres(size: int, *, align_corners: bool = False, xp: Any = None, device: Any = None) -> Array:
+def pixel_centres(
+    size: int, *, align_corners: bool = False, xp: Any = None, device: Any = None
+) -> Array:
     """Return the normalised coordinates of the pixels' centres along one axis.
 
     Parameters
@@ -138,4 +140,6 @@ def pixel_centres(size: int, *, align_corners: bool = False, xp: Any = None, dev
     """
     if xp is None:
         import array_api_compat.numpy as xp
-    return normalise(xp.arange(size, dtype=xp.float64, device=device), size, align_corners=align_corners)
+    return normalise(
+        xp.arange(size, dtype=xp.float64, device=device), size, align_corners=align_corners
+    )

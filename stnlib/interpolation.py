@@ -65,12 +65,16 @@ class Tap(NamedTuple):
     """One pixel that a sample reads along one axis, for every sample at once."""
 
     index: Array  # which pixel of the image, 0 to size - 1
-    inside: Array | None  # False where the padding is zero and the pixel does not exist; None where all exist
+    inside: (
+        Array | None
+    )  # False where the padding is zero and the pixel does not exist; None where all exist
     weight: Array  # k(x - m)
     slope: Array  # k'(x - m), the weight's derivative with respect to x
 
 
-def taps(x: Array, size: int, *, mode: str, padding_mode: str, align_corners: bool, xp: Any) -> Iterator[Tap]:
+def taps(
+    x: Array, size: int, *, mode: str, padding_mode: str, align_corners: bool, xp: Any
+) -> Iterator[Tap]:
     """Yield the pixels that samples at ``x`` read along one axis, and their weights.
 
     Weights are computed from the position before any index is clipped, reflected or dropped: the padding says which
@@ -99,13 +103,17 @@ def taps(x: Array, size: int, *, mode: str, padding_mode: str, align_corners: bo
     first = kernel.first(x, xp)
     for offset in range(kernel.taps):
         m = first + offset
-        index, inside = _extend(xp.where(unknown, 0.0, m), size, padding_mode, align_corners, xp)
+        index, inside = _extend(
+            xp.where(unknown, 0.0, m), size, padding_mode, align_corners, xp
+        )
         weight = xp.where(unknown, x, kernel.value(x - m, xp))
         slope = xp.where(unknown, x, kernel.derivative(x - m, xp))
         yield Tap(xp.astype(index, xp.int64), inside, weight, slope)
 
 
-def _tame_infinity(x: Array, size: int, padding_mode: str, align_corners: bool, xp: Any) -> Array:
+def _tame_infinity(
+    x: Array, size: int, padding_mode: str, align_corners: bool, xp: Any
+) -> Array:
     """Return positions that are finite or NaN, and read the same."""
     if padding_mode == "reflection":
         x = xp.where(xp.isfinite(x), x, xp.nan)  # infinity has no mirror image
@@ -114,17 +122,19 @@ def _tame_infinity(x: Array, size: int, padding_mode: str, align_corners: bool, 
     return xp.clip(x, -2.0, size + 1.0)  # from two pixels out, nothing changes any more
 
 
-def _extend(m: Array, size: int, padding_mode: str, align_corners: bool, xp: Any) -> tuple[Array, Array | None]:
+def _extend(
+    m: Array, size: int, padding_mode: str, align_corners: bool, xp: Any
+) -> tuple[Array, Array | None]:
     """Return which pixel of the image stands at the whole number ``m`` on the endless axis, and whether one does."""
     if padding_mode == "zeros":
         return xp.clip(m, 0, size - 1), (m >= 0) & (m < size)
     if padding_mode == "border":
         return xp.clip(m, 0, size - 1), None
-    # Reflection repeats: once there and back is a period. A mirror at a pixel's edge shows this pixel twice.
-    shared = 1 if align_corners else 0
+    # Reflection repeats after a period. A mirror at a pixel's edge shows this pixel twice.
     period = _period(size, align_corners)
     m = xp.remainder(m, period)
-    return xp.where(m < size, m, period - 1 + shared - m), None
+    turned = period - m if align_corners else period - 1 - m
+    return xp.where(m < size, m, turned), None
 
 
 def _period(size: int, align_corners: bool) -> int:

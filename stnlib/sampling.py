@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _arrays
-from ._arrays import Array, device, require_float, require_shape, require_size, scatter_add, to_float64
+from ._arrays import (
+    Array,
+    device,
+    require_float,
+    require_shape,
+    require_size,
+    scatter_add,
+    to_float64,
+)
 from .coordinates import pixel_centres, pixels_per_unit, unnormalise
 from .interpolation import KERNELS, PADDING_MODES, Tap, taps
 
@@ -223,11 +231,19 @@ def grid_sample_vjp(
     _check_grad_output(grad_output, input, grid)
     rows, columns = _rows_and_columns(input, grid, mode, padding_mode, align_corners, xp)
     grad_input = image_gradient(grad_output, input, rows, columns, xp) if needs[0] else None
-    grad_grid = coordinate_gradient(grad_output, input, rows, columns, align_corners, xp) if needs[1] else None
-    return grad_input, None if grad_grid is None else xp.astype(grad_grid, grid.dtype, copy=False)
+    grad_grid = (
+        coordinate_gradient(grad_output, input, rows, columns, align_corners, xp)
+        if needs[1]
+        else None
+    )
+    return grad_input, None if grad_grid is None else xp.astype(
+        grad_grid, grid.dtype, copy=False
+    )
 
 
-def image_gradient(grad_output: Array, input: Array, rows: list[Tap], columns: list[Tap], xp: Any) -> Array:
+def image_gradient(
+    grad_output: Array, input: Array, rows: list[Tap], columns: list[Tap], xp: Any
+) -> Array:
     """Scatter each output pixel's gradient to the pixels that it read, weighted as they were read: equation (6)."""
     n, c, height, width = input.shape
     _, _, height_out, width_out = grad_output.shape
@@ -241,12 +257,19 @@ def image_gradient(grad_output: Array, input: Array, rows: list[Tap], columns: l
                 counts = counts & inside
             values = xp.where(counts, weight * grad_output, xp.zeros_like(grad_output))
             place = xp.reshape(row.index * width + column.index, (n, 1, height_out * width_out))
-            total = total + scatter_add(place, xp.reshape(values, (n, c, height_out * width_out)), height * width, xp)
+            total = total + scatter_add(
+                place, xp.reshape(values, (n, c, height_out * width_out)), height * width, xp
+            )
     return xp.astype(xp.reshape(total, (n, c, height, width)), input.dtype, copy=False)
 
 
 def coordinate_gradient(
-    grad_output: Array, input: Array, rows: list[Tap], columns: list[Tap], align_corners: bool, xp: Any
+    grad_output: Array,
+    input: Array,
+    rows: list[Tap],
+    columns: list[Tap],
+    align_corners: bool,
+    xp: Any,
 ) -> Array:
     """Return the gradient with respect to the normalised coordinates, shape (N, H_out, W_out, 2): equation (7)."""
     along_x = along_y = 0.0
@@ -261,13 +284,16 @@ def coordinate_gradient(
     # The last factor of the chain rule: how many pixels one unit of a normalised coordinate is.
     _, _, height, width = input.shape
     grad_x, grad_y = (
-        xp.sum(to_float64(grad_output * along, xp), axis=1) * pixels_per_unit(size, align_corners=align_corners)
+        xp.sum(to_float64(grad_output * along, xp), axis=1)
+        * pixels_per_unit(size, align_corners=align_corners)
         for along, size in ((along_x, width), (along_y, height))
     )
     return xp.stack((grad_x, grad_y), axis=-1)
 
 
-def _target_coordinates(height: int, width: int, align_corners: bool, xp: Any, device: Any) -> tuple[Array, Array]:
+def _target_coordinates(
+    height: int, width: int, align_corners: bool, xp: Any, device: Any
+) -> tuple[Array, Array]:
     """Return the regular grid as its x, shape (1, W, 1), and its y, shape (H, 1, 1)."""
     x = pixel_centres(width, align_corners=align_corners, xp=xp, device=device)
     y = pixel_centres(height, align_corners=align_corners, xp=xp, device=device)
@@ -283,9 +309,18 @@ def _rows_and_columns(
         position = _positions(grid[..., axis], size, align_corners, xp)
         both.append(
             [
-                Tap(tap.index, tap.inside, *(xp.astype(w, input.dtype, copy=False)[:, None, ...] for w in tap[2:]))
+                Tap(
+                    tap.index,
+                    tap.inside,
+                    *(xp.astype(w, input.dtype, copy=False)[:, None, ...] for w in tap[2:]),
+                )
                 for tap in taps(
-                    position, size, mode=mode, padding_mode=padding_mode, align_corners=align_corners, xp=xp
+                    position,
+                    size,
+                    mode=mode,
+                    padding_mode=padding_mode,
+                    align_corners=align_corners,
+                    xp=xp,
                 )
             ]
         )
@@ -297,13 +332,19 @@ def _positions(coordinate: Array, size: int, align_corners: bool, xp: Any) -> Ar
     """Convert normalised coordinates to pixels in float64; infinity stays infinite, even where a unit is 0 pixels."""
     coordinate = to_float64(coordinate, xp)
     infinite = xp.isinf(coordinate)
-    position = unnormalise(xp.where(infinite, 0.0, coordinate), size, align_corners=align_corners)
+    position = unnormalise(
+        xp.where(infinite, 0.0, coordinate), size, align_corners=align_corners
+    )
     return xp.where(infinite, coordinate, position)
 
 
 def _both_inside(row: Tap, column: Tap) -> Array | None:
     """Return where the pixel (row, column) exists, shape (N, 1, H_out, W_out); None where every one does."""
-    return None if row.inside is None or column.inside is None else (row.inside & column.inside)[:, None, ...]
+    return (
+        None
+        if row.inside is None or column.inside is None
+        else (row.inside & column.inside)[:, None, ...]
+    )
 
 
 def _pixels(input: Array, row: Tap, column: Tap, xp: Any) -> Array:
@@ -323,7 +364,9 @@ def _check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, int]
     if len(size) not in (2, 4):
         raise ValueError(f"size: expected (N, C, H, W) or (H, W), got {tuple(size)}")
     if len(size) == 4 and size[0] != theta.shape[0]:
-        raise ValueError(f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}")
+        raise ValueError(
+            f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}"
+        )
     return require_size(size[-2:], "size", whole=size)
 
 
@@ -335,11 +378,21 @@ def _check_sampler(input: Array, grid: Array, mode: str, padding_mode: str) -> A
     require_shape(input, "input", "(N, C, H, W)")
     require_shape(grid, "grid", "(N, H_out, W_out, 2)")
     if input.shape[0] != grid.shape[0]:
-        raise ValueError(f"grid: expected a batch of {input.shape[0]}, as input has, got shape {tuple(grid.shape)}")
-    for name, array, (height, width) in (("input", input, input.shape[2:]), ("grid", grid, grid.shape[1:3])):
+        raise ValueError(
+            f"grid: expected a batch of {input.shape[0]}, as input has, got shape {tuple(grid.shape)}"
+        )
+    for name, array, (height, width) in (
+        ("input", input, input.shape[2:]),
+        ("grid", grid, grid.shape[1:3]),
+    ):
         if height < 1 or width < 1:
-            raise ValueError(f"{name}: expected a height and a width of at least 1, got shape {tuple(array.shape)}")
-    for name, value, known in (("mode", mode, tuple(KERNELS)), ("padding_mode", padding_mode, PADDING_MODES)):
+            raise ValueError(
+                f"{name}: expected a height and a width of at least 1, got shape {tuple(array.shape)}"
+            )
+    for name, value, known in (
+        ("mode", mode, tuple(KERNELS)),
+        ("padding_mode", padding_mode, PADDING_MODES),
+    ):
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     return xp
@@ -349,6 +402,10 @@ def _check_grad_output(grad_output: Array, input: Array, grid: Array) -> None:
     _arrays.namespace(grad_output=grad_output, input=input)
     expected = (*input.shape[:2], *grid.shape[1:3])
     if tuple(grad_output.shape) != expected:
-        raise ValueError(f"grad_output: expected shape {expected}, as the output has, got {tuple(grad_output.shape)}")
+        raise ValueError(
+            f"grad_output: expected shape {expected}, as the output has, got {tuple(grad_output.shape)}"
+        )
     if grad_output.dtype != input.dtype:
-        raise TypeError(f"grad_output: expected {input.dtype}, as input is, got {grad_output.dtype}")
+        raise TypeError(
+            f"grad_output: expected {input.dtype}, as input is, got {grad_output.dtype}"
+        )

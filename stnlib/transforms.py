@@ -39,7 +39,9 @@ def _parameters(**parameters: Any) -> tuple[list[Array], Any]:
     for name, value in parameters.items():
         if name not in arrays:
             if not isinstance(value, Real):
-                raise TypeError(f"{name}: expected a number or an array, got {type(value).__name__}")
+                raise TypeError(
+                    f"{name}: expected a number or an array, got {type(value).__name__}"
+                )
             value = xp.asarray(float(value), dtype=like.dtype, device=_arrays.device(like))
         converted.append(value)
     return converted, xp
@@ -313,7 +315,9 @@ def from_homogeneous(matrix: Array) -> Array:
         raise ValueError(f"matrix: expected shape (..., 3, 3), got {tuple(matrix.shape)}")
     last = matrix[..., 2, :]
     if bool(xp.any(last[..., :2] != 0)) or bool(xp.any(last[..., 2] == 0)):
-        raise ValueError("matrix: expected a last row (0, 0, w) with w not 0, got a projective or singular matrix")
+        raise ValueError(
+            "matrix: expected a last row (0, 0, w) with w not 0, got a projective or singular matrix"
+        )
     return matrix[..., :2, :] / matrix[..., 2:, 2:]
 
 
@@ -418,12 +422,19 @@ def inverse(matrix: Array) -> Array:
     a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
     determinant = a * d - b * c
     if bool(xp.any(determinant == 0)):
-        raise ValueError("matrix: expected an invertible matrix, got one of determinant 0; no transform undoes it")
-    linear = xp.stack((xp.stack((d, -b), axis=-1), xp.stack((-c, a), axis=-1)), axis=-2) / determinant[..., None, None]
+        raise ValueError(
+            "matrix: expected an invertible matrix, got one of determinant 0; no transform undoes it"
+        )
+    linear = (
+        xp.stack((xp.stack((d, -b), axis=-1), xp.stack((-c, a), axis=-1)), axis=-2)
+        / determinant[..., None, None]
+    )
     return xp.concat((linear, -linear @ matrix[..., 2:]), axis=-1)
 
 
-def theta_to_pixel(theta: Array, input_size: Size, output_size: Size, *, align_corners: bool = False) -> Array:
+def theta_to_pixel(
+    theta: Array, input_size: Size, output_size: Size, *, align_corners: bool = False
+) -> Array:
     """Convert a theta between normalised coordinates to the matrix between pixels.
 
     Parameters
@@ -457,7 +468,9 @@ def theta_to_pixel(theta: Array, input_size: Size, output_size: Size, *, align_c
     return compose(to_pixels, theta, from_pixels)
 
 
-def pixel_to_theta(matrix: Array, input_size: Size, output_size: Size, *, align_corners: bool = False) -> Array:
+def pixel_to_theta(
+    matrix: Array, input_size: Size, output_size: Size, *, align_corners: bool = False
+) -> Array:
     """Convert a matrix between pixels to the theta between normalised coordinates.
 
     Parameters
@@ -531,12 +544,20 @@ def box_to_theta(box: Array, input_size: Size, *, align_corners: bool = False) -
     if box.ndim < 1 or box.shape[-1] != 4:
         raise ValueError(f"box: expected shape (..., 4), got {tuple(box.shape)}")
     if bool(xp.any(box[..., 2:] <= box[..., :2])):
-        raise ValueError("box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got an empty box")
+        raise ValueError(
+            "box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got an empty box"
+        )
     height, width = require_size(input_size, "input_size")
     # The centres of the box's first and last pixels, or its edges, as coordinates of pixel centres.
     inset = 0.0 if align_corners else -0.5
-    x0, y0 = (normalise(box[..., i] + inset, s, align_corners=align_corners) for i, s in ((0, width), (1, height)))
-    x1, y1 = (normalise(box[..., i] - 1 - inset, s, align_corners=align_corners) for i, s in ((2, width), (3, height)))
+    x0, y0 = (
+        normalise(box[..., i] + inset, s, align_corners=align_corners)
+        for i, s in ((0, width), (1, height))
+    )
+    x1, y1 = (
+        normalise(box[..., i] - 1 - inset, s, align_corners=align_corners)
+        for i, s in ((2, width), (3, height))
+    )
     return _rows(((x1 - x0) / 2, 0.0, (x0 + x1) / 2), (0.0, (y1 - y0) / 2, (y0 + y1) / 2), xp)
 
 
@@ -573,7 +594,9 @@ def theta_to_box(theta: Array, input_size: Size, *, align_corners: bool = False)
     height, width = require_size(input_size, "input_size")
     sx, sy = theta[..., 0, 0], theta[..., 1, 1]
     if bool(xp.any((theta[..., 0, 1] != 0) | (theta[..., 1, 0] != 0) | (sx < 0) | (sy < 0))):
-        raise ValueError("theta: expected a crop [[sx, 0, tx], [0, sy, ty]], got a rotation, a shear or a mirror image")
+        raise ValueError(
+            "theta: expected a crop [[sx, 0, tx], [0, sy, ty]], got a rotation, a shear or a mirror image"
+        )
     inset = 0.0 if align_corners else -0.5
     edges = []
     for sign, offset in ((-1, -inset), (1, 1 + inset)):
@@ -626,6 +649,9 @@ def _axes(convert: Any, size: Size, name: str, like: Array, align_corners: bool)
     xp = _check_matrix(like, "theta" if convert is normalise else "matrix")
     height, width = require_size(size, name)
     origin = [convert(0.0, s, align_corners=align_corners) for s in (width, height)]
-    step = [convert(1.0, s, align_corners=align_corners) - o for s, o in zip((width, height), origin, strict=True)]
+    step = [
+        convert(1.0, s, align_corners=align_corners) - o
+        for s, o in zip((width, height), origin, strict=True)
+    ]
     entries = [[step[0], 0.0, origin[0]], [0.0, step[1], origin[1]]]
     return xp.asarray(entries, dtype=like.dtype, device=_arrays.device(like))

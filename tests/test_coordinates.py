@@ -16,7 +16,9 @@ SIZES = [1, 2, 3, 4, 5, 7, 16, 28, 33, 1023, 1024]
 def test_unnormalise_undoes_normalise(align_corners, size, position):
     coordinate = normalise(position, size, align_corners=align_corners)
     # Rounding of a number of up to 7000 and its way back, a few ulp.
-    assert unnormalise(coordinate, size, align_corners=align_corners) == pytest.approx(position, rel=0, abs=1e-11)
+    assert unnormalise(coordinate, size, align_corners=align_corners) == pytest.approx(
+        position, rel=0, abs=1e-11
+    )
 
 
 @CORNERS
@@ -24,7 +26,9 @@ def test_unnormalise_undoes_normalise(align_corners, size, position):
 def test_normalise_undoes_unnormalise(align_corners, size, coordinate):
     position = unnormalise(coordinate, size, align_corners=align_corners)
     # A position of up to 8000 is rounded to 1e-12 of a pixel, and a unit is at least half a pixel.
-    assert normalise(position, size, align_corners=align_corners) == pytest.approx(coordinate, rel=0, abs=4e-12)
+    assert normalise(position, size, align_corners=align_corners) == pytest.approx(
+        coordinate, rel=0, abs=4e-12
+    )
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 28])
@@ -44,7 +48,9 @@ def test_middle_of_the_image_is_zero(size, align_corners):
 @CORNERS
 @pytest.mark.parametrize("size", SIZES)
 def test_pixels_per_unit_is_the_derivative_of_unnormalise(size, align_corners):
-    rise = unnormalise(1.0, size, align_corners=align_corners) - unnormalise(0.0, size, align_corners=align_corners)
+    rise = unnormalise(1.0, size, align_corners=align_corners) - unnormalise(
+        0.0, size, align_corners=align_corners
+    )
     assert pixels_per_unit(size, align_corners=align_corners) == rise
 
 
@@ -72,16 +78,24 @@ def test_pixel_centres_are_exactly_symmetric_and_rise(size, align_corners):
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_pixel_centres_agree_with_torch(size, align_corners):
     identity = torch.eye(2, 3, dtype=torch.float64)[None]
-    grid = torch.nn.functional.affine_grid(identity, (1, 1, 2, size), align_corners=align_corners)
+    grid = torch.nn.functional.affine_grid(
+        identity, (1, 1, 2, size), align_corners=align_corners
+    )
     x = pixel_centres(size, align_corners=align_corners)
-    np.testing.assert_allclose(x, grid[0, 0, :, 0].numpy(), rtol=0, atol=4e-16)  # one rounding each
+    np.testing.assert_allclose(
+        x, grid[0, 0, :, 0].numpy(), rtol=0, atol=4e-16
+    )  # one rounding each
 
 
 @CORNERS
 @pytest.mark.parametrize("size", SIZES)
 def test_pixel_centres_are_the_whole_numbers_in_pixels(size, align_corners):
-    x = unnormalise(pixel_centres(size, align_corners=align_corners), size, align_corners=align_corners)
-    np.testing.assert_allclose(x, np.arange(size), rtol=0, atol=1e-12)  # three roundings of numbers up to 1024
+    x = unnormalise(
+        pixel_centres(size, align_corners=align_corners), size, align_corners=align_corners
+    )
+    np.testing.assert_allclose(
+        x, np.arange(size), rtol=0, atol=1e-12
+    )  # three roundings of numbers up to 1024
 
 
 def test_pixel_centres_come_in_the_namespace_asked_for():
@@ -94,4 +108,6 @@ def test_arrays_keep_their_shape_and_kind(align_corners):
     points = torch.linspace(-2, 2, 6, dtype=torch.float64).reshape(2, 3)
     there = stnlib.unnormalise(points, 5, align_corners=align_corners)
     assert there.shape == (2, 3)
-    torch.testing.assert_close(stnlib.normalise(there, 5, align_corners=align_corners), points, rtol=0, atol=1e-15)
+    torch.testing.assert_close(
+        stnlib.normalise(there, 5, align_corners=align_corners), points, rtol=0, atol=1e-15
+    )

@@ -93,7 +93,10 @@ def change_a_pixel(path):
     [
         (cut_short, "is corrupt or cut short (Compressed file ended"),
         (flip_a_bit, "is corrupt or cut short ("),
-        (lambda path: path.write_bytes(b"not gzip"), "is corrupt or cut short (Not a gzipped file"),
+        (
+            lambda path: path.write_bytes(b"not gzip"),
+            "is corrupt or cut short (Not a gzipped file",
+        ),
         (lambda path: path.write_bytes(b""), "has changed: expected SHA-256 "),
         (change_a_pixel, "has changed: expected SHA-256 "),
         (lambda path: path.unlink(), "is missing; install stnlib again"),
@@ -121,9 +124,21 @@ def test_to_input_scales_ink_to_one():
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (np.zeros((1, 2, 2)), TypeError, "images: expected uint8, as load returns them, got float64"),
-        (np.zeros((2, 2), np.uint8), ValueError, r"images: expected shape \(N, H, W\), got \(2, 2\)"),
-        (np.zeros((1, 1, 2, 2), np.uint8), ValueError, r"images: expected shape \(N, H, W\), got \(1, 1, 2, 2\)"),
+        (
+            np.zeros((1, 2, 2)),
+            TypeError,
+            "images: expected uint8, as load returns them, got float64",
+        ),
+        (
+            np.zeros((2, 2), np.uint8),
+            ValueError,
+            r"images: expected shape \(N, H, W\), got \(2, 2\)",
+        ),
+        (
+            np.zeros((1, 1, 2, 2), np.uint8),
+            ValueError,
+            r"images: expected shape \(N, H, W\), got \(1, 1, 2, 2\)",
+        ),
     ],
 )
 def test_to_input_refuses(images, error, message):
@@ -142,7 +157,9 @@ def draws(distortion, n=5000):
     centre = transforms.apply(to_frame, np.array([[13.5, 13.5]]))[:, 0] + 0.5
     scale = np.hypot(to_frame[:, 0, 0], to_frame[:, 1, 0])
     angle = np.degrees(np.arctan2(to_frame[:, 1, 0], to_frame[:, 0, 0]))
-    similar = transforms.similarity(scale, np.radians(angle), to_frame[:, 0, 2], to_frame[:, 1, 2])
+    similar = transforms.similarity(
+        scale, np.radians(angle), to_frame[:, 0, 2], to_frame[:, 1, 2]
+    )
     np.testing.assert_allclose(to_frame, similar, rtol=0, atol=1e-12)
     return angle, scale, centre
 
@@ -190,7 +207,9 @@ def test_frames_need_not_be_square():
 
 @pytest.mark.parametrize("distortion", [R, RTS], ids=["R", "RTS"])
 def test_one_seed_gives_one_result(distortion, digits):
-    first, again, other = (distortion(digits, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        distortion(digits, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert first.shape == (len(digits), 1, *distortion.size)
     assert first.dtype == np.float32
     np.testing.assert_array_equal(first, again)
@@ -207,7 +226,9 @@ def test_ink_scales_with_the_square_of_the_scale(digits):
     theta = RTS.theta(len(digits), np.random.default_rng(0))
     to_digit = transforms.theta_to_pixel(theta, (28, 28), (42, 42))
     scale_squared = 1 / np.linalg.det(to_digit[:, :, :2])
-    ratio = RTS.apply(digits, theta).sum(axis=(1, 2, 3)) / (digits.sum(axis=(1, 2, 3)) * scale_squared)
+    ratio = RTS.apply(digits, theta).sum(axis=(1, 2, 3)) / (
+        digits.sum(axis=(1, 2, 3)) * scale_squared
+    )
     # The sum over pixels stands for an integral, of strokes a few pixels wide.
     np.testing.assert_allclose(ratio, 1, rtol=0, atol=0.03)
     assert ratio.mean() == pytest.approx(1, abs=0.002)
@@ -215,7 +236,9 @@ def test_ink_scales_with_the_square_of_the_scale(digits):
 
 def test_a_turn_by_90_degrees_turns_x_towards_y(digits):
     turn = transforms.rotation(np.full(len(digits), -np.pi / 2))
-    np.testing.assert_allclose(R.apply(digits, turn), np.rot90(digits, -1, axes=(2, 3)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        R.apply(digits, turn), np.rot90(digits, -1, axes=(2, 3)), rtol=0, atol=1e-6
+    )
 
 
 def test_torch_images_are_distorted_as_numpy_images(digits):
@@ -223,7 +246,9 @@ def test_torch_images_are_distorted_as_numpy_images(digits):
     distorted = RTS.apply(torch.from_numpy(digits), theta)
     assert distorted.dtype == torch.float32
     np.testing.assert_array_equal(distorted.numpy(), RTS.apply(digits, theta))
-    np.testing.assert_array_equal(RTS(torch.from_numpy(digits), np.random.default_rng(0)).numpy(), distorted.numpy())
+    np.testing.assert_array_equal(
+        RTS(torch.from_numpy(digits), np.random.default_rng(0)).numpy(), distorted.numpy()
+    )
 
 
 @pytest.mark.parametrize("distortion", [R, RTS], ids=["R", "RTS"])
@@ -255,9 +280,21 @@ def test_the_largest_scale_that_fits_is_accepted():
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (np.zeros((2, 28, 28)), ValueError, r"images: expected shape \(N, C, 28, 28\), got \(2, 28, 28\)"),
-        (np.zeros((2, 1, 42, 42)), ValueError, r"images: expected shape \(N, C, 28, 28\), got \(2, 1, 42, 42\)"),
-        (np.zeros((2, 1, 28, 28), np.uint8), TypeError, "images: expected float32 or float64, got uint8"),
+        (
+            np.zeros((2, 28, 28)),
+            ValueError,
+            r"images: expected shape \(N, C, 28, 28\), got \(2, 28, 28\)",
+        ),
+        (
+            np.zeros((2, 1, 42, 42)),
+            ValueError,
+            r"images: expected shape \(N, C, 28, 28\), got \(2, 1, 42, 42\)",
+        ),
+        (
+            np.zeros((2, 1, 28, 28), np.uint8),
+            TypeError,
+            "images: expected float32 or float64, got uint8",
+        ),
         ([[0.0]], TypeError, "images: expected a NumPy, CuPy or PyTorch array, got list"),
     ],
 )

@@ -14,7 +14,10 @@ from stnlib.experiments import records, rts
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     path = tmp_path / "new" / "folder" / "record.json"
-    record = {"runs": [{"error": 0.0125, "network": "ST-FCN", "loss": [2.3, 1.5]}], "note": "θ, ±90°"}
+    record = {
+        "runs": [{"error": 0.0125, "network": "ST-FCN", "loss": [2.3, 1.5]}],
+        "note": "θ, ±90°",
+    }
     records.write(path, record)
     assert records.read(path) == record
 
@@ -43,11 +46,15 @@ def test_a_record_survives_a_write_that_fails(tmp_path, monkeypatch):
     assert records.read(path) == {"runs": [1]}
 
 
-@pytest.mark.parametrize("content", [b"", b'{"runs": [', b"not JSON", b'{"runs": ["\xff\xfe"]}', b"[]", b"3"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"runs": [', b"not JSON", b'{"runs": ["\xff\xfe"]}', b"[]", b"3"]
+)
 def test_a_file_that_is_no_whole_record_is_named_in_one_sentence(tmp_path, content):
     path = tmp_path / "record.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"is not a whole record .*; remove it and measure again$") as caught:
+    with pytest.raises(
+        ValueError, match=r"is not a whole record .*; remove it and measure again$"
+    ) as caught:
         records.read(path)
     assert str(caught.value).startswith(f"{path} is not a whole record")
 
@@ -67,7 +74,10 @@ def test_environment_says_what_measured():
 @pytest.mark.parametrize(
     ("cpuinfo", "expected"),
     [
-        ("processor\t: 0\nmodel name\t: Some CPU 3000: fast\nmodel name\t: Other\n", "Some CPU 3000: fast"),
+        (
+            "processor\t: 0\nmodel name\t: Some CPU 3000: fast\nmodel name\t: Other\n",
+            "Some CPU 3000: fast",
+        ),
         ("processor\t: 0\n", "what platform says"),
         (None, "what platform says"),
     ],
@@ -102,7 +112,9 @@ def test_pose_by_hand():
 
 
 def test_statistics_are_mean_and_standard_deviation_of_the_pose():
-    theta = transforms.rigid(np.radians([10.0, -10.0]), np.array([1.0, 3.0]), np.array([0.5, 0.5]))
+    theta = transforms.rigid(
+        np.radians([10.0, -10.0]), np.array([1.0, 3.0]), np.array([0.5, 0.5])
+    )
     assert rts.statistics(theta) == {
         "x": {"mean": 2.0, "std": 1.0},
         "y": {"mean": 0.5, "std": 0.0},
@@ -118,11 +130,17 @@ def whole_test_set():
 
 def test_the_test_set_is_the_same_each_time_and_known_by_its_thetas(whole_test_set):
     images, labels, theta = whole_test_set
-    assert (images.shape, images.dtype, labels.dtype) == ((10_000, 1, 42, 42), torch.float32, torch.int64)
+    assert (images.shape, images.dtype, labels.dtype) == (
+        (10_000, 1, 42, 42),
+        torch.float32,
+        torch.int64,
+    )
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
     first = rts.RTS.apply(rts.mnist.to_input(rts.mnist.load("test")[0][:3]), theta[:3])
     np.testing.assert_array_equal(images[:3].numpy(), first)
-    np.testing.assert_array_equal(theta, rts.RTS.theta(10_000, np.random.default_rng(rts.TEST_SEED)))
+    np.testing.assert_array_equal(
+        theta, rts.RTS.theta(10_000, np.random.default_rng(rts.TEST_SEED))
+    )
 
 
 @pytest.fixture
@@ -160,7 +178,9 @@ def test_a_tiny_measurement_writes_its_record_once(tmp_path, capsys, monkeypatch
     _, _, theta = rts.test_set()
     assert stfcn["pose_before"] == rts.statistics(theta)
     # Two small steps from the identity: the transformer has hardly moved a digit yet.
-    assert stfcn["pose_after"]["angle"]["std"] == pytest.approx(stfcn["pose_before"]["angle"]["std"], rel=0.05)
+    assert stfcn["pose_after"]["angle"]["std"] == pytest.approx(
+        stfcn["pose_before"]["angle"]["std"], rel=0.05
+    )
     printed = capsys.readouterr().out.splitlines()
     assert f"FCN, 2 iterations, seed 0: {100 * fcn['error']:.2f} % error" in printed
 
@@ -177,11 +197,29 @@ def test_runs_are_added_to_those_that_are_there(tmp_path, monkeypatch):
     def run(name, iterations, seed, after_step):
         done.append((name, iterations, seed))
         after_step(iterations, 0.5)
-        return {"network": name, "schedule": {"iterations": iterations}, "seed": seed, "error": 0.25}
+        return {
+            "network": name,
+            "schedule": {"iterations": iterations},
+            "seed": seed,
+            "error": 0.25,
+        }
 
     monkeypatch.setattr(rts, "run", run)
     rts.main(["--networks", "FCN", "--iterations", "1", "--seeds", "0", "--output", str(path)])
-    rts.main(["--networks", "FCN", "ST-FCN", "--iterations", "1", "3", "--seeds", "0", "--output", str(path)])
+    rts.main(
+        [
+            "--networks",
+            "FCN",
+            "ST-FCN",
+            "--iterations",
+            "1",
+            "3",
+            "--seeds",
+            "0",
+            "--output",
+            str(path),
+        ]
+    )
     assert done == [("FCN", 1, 0), ("ST-FCN", 1, 0), ("FCN", 3, 0), ("ST-FCN", 3, 0)]
     assert len(records.read(path)["runs"]) == 4
 

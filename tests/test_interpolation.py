@@ -13,7 +13,16 @@ CORNERS = pytest.mark.parametrize("align_corners", [False, True])
 
 def taps_at(x, size, mode, padding_mode, align_corners):
     positions = np.asarray(x, dtype=np.float64)
-    return list(taps(positions, size, mode=mode, padding_mode=padding_mode, align_corners=align_corners, xp=xp))
+    return list(
+        taps(
+            positions,
+            size,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+            xp=xp,
+        )
+    )
 
 
 def test_linear_kernel_is_a_triangle():
@@ -29,19 +38,30 @@ def test_nearest_kernel_is_one():
 @given(d=st.floats(-0.999, 0.999).filter(lambda d: abs(d) > 1e-3))
 def test_derivative_agrees_with_finite_differences_off_the_knots(mode, d):
     kernel, h = KERNELS[mode], 2.0**-12
-    difference = (kernel.value(np.array(d + h), xp) - kernel.value(np.array(d - h), xp)) / (2 * h)
-    assert kernel.derivative(np.array(d), xp) == pytest.approx(difference, abs=1e-12)  # 1e-16 / h
+    difference = (kernel.value(np.array(d + h), xp) - kernel.value(np.array(d - h), xp)) / (
+        2 * h
+    )
+    assert kernel.derivative(np.array(d), xp) == pytest.approx(
+        difference, abs=1e-12
+    )  # 1e-16 / h
 
 
 def test_derivative_at_the_knot_is_that_from_the_right():
     kernel, h = KERNELS["bilinear"], 0.25
     d = np.array([-1.0, 0.0])
-    np.testing.assert_array_equal(kernel.derivative(d, xp), (kernel.value(d + h, xp) - kernel.value(d, xp)) / h)
+    np.testing.assert_array_equal(
+        kernel.derivative(d, xp), (kernel.value(d + h, xp) - kernel.value(d, xp)) / h
+    )
 
 
 @pytest.mark.parametrize(
     ("mode", "x", "pixels"),
-    [("bilinear", 1.0, [1, 2]), ("bilinear", 1.25, [1, 2]), ("nearest", 1.25, [1]), ("nearest", 1.75, [2])],
+    [
+        ("bilinear", 1.0, [1, 2]),
+        ("bilinear", 1.25, [1, 2]),
+        ("nearest", 1.25, [1]),
+        ("nearest", 1.75, [2]),
+    ],
 )
 def test_which_pixels_are_read(mode, x, pixels):
     assert [int(tap.index) for tap in taps_at(x, 4, mode, "border", False)] == pixels
@@ -82,7 +102,20 @@ def test_zero_padding_says_which_pixels_exist():
 ANYWHERE = st.one_of(
     st.floats(-100.0, 100.0),
     st.floats(-1e18, 1e18),
-    st.sampled_from([-1e18, 1e18, 2.0**52 + 0.5, 2.0**53, -(2.0**53) - 2, 1e300, -1e300, np.inf, -np.inf, np.nan]),
+    st.sampled_from(
+        [
+            -1e18,
+            1e18,
+            2.0**52 + 0.5,
+            2.0**53,
+            -(2.0**53) - 2,
+            1e300,
+            -1e300,
+            np.inf,
+            -np.inf,
+            np.nan,
+        ]
+    ),
 )
 
 

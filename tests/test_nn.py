@@ -38,7 +38,10 @@ def problem(dtype=torch.float64, size=(4, 5), batch=2):
 
 
 def normalised(position, size, align_corners):
-    axes = (stnlib.normalise(position[..., i], s, align_corners=align_corners) for i, s in enumerate(reversed(size)))
+    axes = (
+        stnlib.normalise(position[..., i], s, align_corners=align_corners)
+        for i, s in enumerate(reversed(size))
+    )
     return torch.stack(list(axes), dim=-1)
 
 
@@ -53,21 +56,29 @@ def test_gradcheck_of_grid_sample(mode, padding_mode, align_corners):
     grid = normalised(position, image.shape[2:], align_corners)
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     inputs = (image.requires_grad_(), grid.requires_grad_())
-    assert torch.autograd.gradcheck(lambda u, g: functional.grid_sample(u, g, **options), inputs)
+    assert torch.autograd.gradcheck(
+        lambda u, g: functional.grid_sample(u, g, **options), inputs
+    )
 
 
 @CORNERS
 @pytest.mark.parametrize("size", [(3, 4), (2, 1, 1, 5)])
 def test_gradcheck_of_affine_grid(align_corners, size):
     theta = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: functional.affine_grid(t, size, align_corners=align_corners), theta)
+    assert torch.autograd.gradcheck(
+        lambda t: functional.affine_grid(t, size, align_corners=align_corners), theta
+    )
 
 
 @EVERY_MODE
 @EVERY_PADDING
 @CORNERS
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_outputs_and_gradients_agree_with_torch(mode, padding_mode, align_corners, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
+)
+def test_outputs_and_gradients_agree_with_torch(
+    mode, padding_mode, align_corners, dtype, tolerance
+):
     image, position = problem(dtype)
     grid = normalised(position, image.shape[2:], align_corners).to(dtype)
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
@@ -75,7 +86,9 @@ def test_outputs_and_gradients_agree_with_torch(mode, padding_mode, align_corner
     for sample in (functional.grid_sample, nn.functional.grid_sample):
         u, g = image.clone().requires_grad_(), grid.clone().requires_grad_()
         output = sample(u, g, **options)
-        (output * torch.linspace(-1, 1, output.numel(), dtype=dtype).reshape(output.shape)).sum().backward()
+        (
+            output * torch.linspace(-1, 1, output.numel(), dtype=dtype).reshape(output.shape)
+        ).sum().backward()
         results.append((output.detach(), u.grad, g.grad))
     for ours, torchs in zip(*results, strict=True):
         assert ours.dtype == dtype
@@ -85,7 +98,9 @@ def test_outputs_and_gradients_agree_with_torch(mode, padding_mode, align_corner
 @CORNERS
 def test_theta_learns_as_through_torch(align_corners):
     image = torch.rand(2, 1, 8, 9, dtype=torch.float64)
-    start = torch.eye(2, 3, dtype=torch.float64) + 0.2 * torch.randn(2, 2, 3, dtype=torch.float64)
+    start = torch.eye(2, 3, dtype=torch.float64) + 0.2 * torch.randn(
+        2, 2, 3, dtype=torch.float64
+    )
     gradients = []
     for library in (functional, nn.functional):
         theta = start.clone().requires_grad_()
@@ -100,7 +115,10 @@ def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch, needs):
     asked = []
     vjp = stnlib.sampling.grid_sample_vjp
     monkeypatch.setattr(
-        stnlib.sampling, "grid_sample_vjp", lambda *a, **k: asked.append(k["needs"]) or vjp(*a, **k), raising=True
+        stnlib.sampling,
+        "grid_sample_vjp",
+        lambda *a, **k: asked.append(k["needs"]) or vjp(*a, **k),
+        raising=True,
     )
     image, grid = torch.rand(1, 1, 4, 4), torch.rand(1, 2, 2, 2)
     image.requires_grad_(needs[0])
@@ -116,20 +134,32 @@ def test_a_float64_grid_keeps_its_precision_with_float32_images():
     grid.requires_grad_()
     output = functional.grid_sample(image, grid)
     output.sum().backward()
-    assert (output.dtype, image.grad.dtype, grid.grad.dtype) == (torch.float32, torch.float32, torch.float64)
+    assert (output.dtype, image.grad.dtype, grid.grad.dtype) == (
+        torch.float32,
+        torch.float32,
+        torch.float64,
+    )
 
 
 def test_a_second_derivative_is_refused_rather_than_wrong():
     image, grid = torch.rand(1, 1, 4, 4), torch.rand(1, 2, 2, 2, requires_grad=True)
-    (first,) = torch.autograd.grad(functional.grid_sample(image, grid).square().sum(), grid, create_graph=True)
+    (first,) = torch.autograd.grad(
+        functional.grid_sample(image, grid).square().sum(), grid, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
 
 def test_functions_refuse_what_the_reference_refuses():
-    with pytest.raises(TypeError, match=r"input: expected float32 or float64, got torch\.uint8"):
-        functional.grid_sample(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 2, 2, 2))
-    with pytest.raises(ValueError, match="mode: expected one of nearest, bilinear, got 'cubic'"):
+    with pytest.raises(
+        TypeError, match=r"input: expected float32 or float64, got torch\.uint8"
+    ):
+        functional.grid_sample(
+            torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 2, 2, 2)
+        )
+    with pytest.raises(
+        ValueError, match="mode: expected one of nearest, bilinear, got 'cubic'"
+    ):
         functional.grid_sample(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 2, 2), mode="cubic")
     with pytest.raises(ValueError, match=r"theta: expected shape \(N, 2, 3\), got \(1, 6\)"):
         functional.affine_grid(torch.zeros(1, 6), (2, 2))
@@ -140,7 +170,9 @@ def test_functions_refuse_what_the_reference_refuses():
 
 @EVERY_MODE
 @EVERY_PADDING
-@pytest.mark.parametrize(("align_corners", "size"), [(False, (8, 8)), (False, (4, 16)), (True, (9, 5))])
+@pytest.mark.parametrize(
+    ("align_corners", "size"), [(False, (8, 8)), (False, (4, 16)), (True, (9, 5))]
+)
 def test_starts_as_the_identity_exactly(mode, padding_mode, align_corners, size):
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     transformer = SpatialTransformer(localisation(size[0] * size[1]), **options)
@@ -151,11 +183,15 @@ def test_starts_as_the_identity_exactly(mode, padding_mode, align_corners, size)
 @CORNERS
 @pytest.mark.parametrize("size", [(4, 4), (5, 11), (16, 8)])
 def test_starts_as_a_resampling_where_a_size_is_given(align_corners, size):
-    transformer = SpatialTransformer(localisation(), size=size, padding_mode="border", align_corners=align_corners)
+    transformer = SpatialTransformer(
+        localisation(), size=size, padding_mode="border", align_corners=align_corners
+    )
     image = torch.rand(3, 1, 8, 8)
     output = transformer(image)
     assert output.shape == (3, 1, *size)
-    expected = nn.functional.interpolate(image, size, mode="bilinear", align_corners=align_corners)
+    expected = nn.functional.interpolate(
+        image, size, mode="bilinear", align_corners=align_corners
+    )
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
 
 
@@ -165,21 +201,31 @@ def test_regressed_theta_is_what_is_sampled():
     with torch.no_grad():
         transformer.localisation[-1].bias.copy_(theta)
     image = torch.rand(2, 1, 8, 8)
-    grid = nn.functional.affine_grid(theta.reshape(1, 2, 3).expand(2, 2, 3), (2, 1, 8, 8), align_corners=True)
+    grid = nn.functional.affine_grid(
+        theta.reshape(1, 2, 3).expand(2, 2, 3), (2, 1, 8, 8), align_corners=True
+    )
     expected = nn.functional.grid_sample(image, grid, align_corners=True)
     torch.testing.assert_close(transformer(image), expected, rtol=0, atol=1e-6)
-    torch.testing.assert_close(transformer.sample(image, theta.expand(2, 6)), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        transformer.sample(image, theta.expand(2, 6)), expected, rtol=0, atol=1e-6
+    )
 
 
 @CORNERS
 def test_coordinates_keep_float64_on_wide_float32_images(align_corners):
     transformer = SpatialTransformer(nn.Linear(1, 6), align_corners=align_corners)
     image, theta = torch.rand(1, 1, 1, 4001), torch.tensor([[0.7, 0.0, 0.1, 0.0, 1.0, 0.0]])
-    grid = nn.functional.affine_grid(theta.double().reshape(1, 2, 3), (1, 1, 2, 4001), align_corners=align_corners)
+    grid = nn.functional.affine_grid(
+        theta.double().reshape(1, 2, 3), (1, 1, 2, 4001), align_corners=align_corners
+    )
     grid[..., 1] = 0
-    expected = nn.functional.grid_sample(image.double(), grid, align_corners=align_corners)[:, :, :1]
+    expected = nn.functional.grid_sample(image.double(), grid, align_corners=align_corners)[
+        :, :, :1
+    ]
     # A float32 coordinate would be off by 1e-4 of a pixel.
-    torch.testing.assert_close(transformer.sample(image, theta).double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        transformer.sample(image, theta).double(), expected, rtol=0, atol=1e-6
+    )
 
 
 def test_gradients_reach_the_localisation_network_and_the_input():
@@ -205,7 +251,10 @@ def test_layers_before_the_last_learn_after_one_step():
 
 def test_drops_into_a_sequential():
     network = nn.Sequential(
-        nn.Conv2d(1, 3, 3, padding=1), SpatialTransformer(localisation(192)), nn.Flatten(), nn.Linear(192, 2)
+        nn.Conv2d(1, 3, 3, padding=1),
+        SpatialTransformer(localisation(192)),
+        nn.Flatten(),
+        nn.Linear(192, 2),
     )
     network(torch.rand(4, 1, 8, 8)).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
@@ -290,7 +339,9 @@ def test_localisation_networks_that_do_not_fit_are_refused(network, message):
 
 
 def test_a_localisation_that_is_no_module_is_refused():
-    with pytest.raises(TypeError, match=r"localisation: expected a torch.nn.Module, got function"):
+    with pytest.raises(
+        TypeError, match=r"localisation: expected a torch.nn.Module, got function"
+    ):
         SpatialTransformer(lambda image: image)
 
 
@@ -336,7 +387,9 @@ def test_stfcn_takes_a_family_of_transforms():
 @pytest.mark.parametrize("network", [FCN, STFCN])
 @pytest.mark.parametrize("parameters", [0, 5, 500])
 def test_a_budget_too_small_is_refused(network, parameters):
-    with pytest.raises(ValueError, match=f"parameters: {parameters} do not pay for one hidden unit a layer"):
+    with pytest.raises(
+        ValueError, match=f"parameters: {parameters} do not pay for one hidden unit a layer"
+    ):
         network(parameters=parameters)
 
 
@@ -357,7 +410,9 @@ def test_count_parameters_leaves_out_the_frozen():
 
 
 def python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.mark.parametrize("module", ["stnlib.nn", "stnlib.training"])
@@ -373,7 +428,10 @@ def test_a_missing_torch_is_one_sentence_that_names_the_extra(module):
     )
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
-    assert last == f'ModuleNotFoundError: {module} needs torch, which is not installed: pip install "stnlib[torch]"'
+    assert (
+        last
+        == f'ModuleNotFoundError: {module} needs torch, which is not installed: pip install "stnlib[torch]"'
+    )
     assert "During handling" not in run.stderr
 
 
@@ -395,7 +453,8 @@ def test_a_package_that_lacks_something_itself_says_so(monkeypatch, tmp_path):
 
 def test_require_names_package_extra_and_user():
     with pytest.raises(
-        ModuleNotFoundError, match=r'^the map needs no_such_package\.part, .*: pip install "stnlib\[maps\]"$'
+        ModuleNotFoundError,
+        match=r'^the map needs no_such_package\.part, .*: pip install "stnlib\[maps\]"$',
     ):
         require("no_such_package.part", "maps", "the map")
 
@@ -406,5 +465,7 @@ def test_require_returns_the_module():
 
 def test_stnlib_alone_imports_numpy_alone():
     optional = ["torch", "numba", "cupy", "matplotlib", "scipy", "skimage", "rich", "pooch"]
-    run = python(f"import sys, stnlib, stnlib.data; print([m for m in {optional} if m in sys.modules])")
+    run = python(
+        f"import sys, stnlib, stnlib.data; print([m for m in {optional} if m in sys.modules])"
+    )
     assert run.stdout.strip() == "[]", run.stderr

@@ -38,7 +38,12 @@ def off_the_knots(grid, image, align_corners, knot, margin=1e-6):
     for axis, size in ((0, image.shape[3]), (1, image.shape[2])):
         unit = pixels_per_unit(size, align_corners=align_corners)
         if unit:
-            position = unnormalise(grid[..., axis].astype(np.float64), size, align_corners=align_corners) - knot
+            position = (
+                unnormalise(
+                    grid[..., axis].astype(np.float64), size, align_corners=align_corners
+                )
+                - knot
+            )
             near = np.abs(position - np.round(position)) < margin
             grid[..., axis] += near * (20 * margin / unit)
     return grid
@@ -60,14 +65,19 @@ def assert_near(actual, expected, tolerance):
     """Compare, with a tolerance relative to the largest of the expected numbers or 1."""
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max(initial=0)))
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max(initial=0))
+    )
 
 
 def grid_at(x, y, image, align_corners):
     """Return the grid, shape (1, 1, L, 2), of positions in pixels."""
     height, width = image.shape[2:]
     x, y = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
-    axes = (normalise(x, width, align_corners=align_corners), normalise(y, height, align_corners=align_corners))
+    axes = (
+        normalise(x, width, align_corners=align_corners),
+        normalise(y, height, align_corners=align_corners),
+    )
     return np.stack(axes, axis=-1)[None, None]
 
 
@@ -80,13 +90,20 @@ def grid_at(x, y, image, align_corners):
 def test_affine_grid_agrees_with_torch(align_corners, dtype, tolerance, data):
     image, theta, (height, width) = data.draw(problems(dtype=dtype))
     if align_corners:
-        height, width = height + 1, width + 1  # torch warns of size 1, which has a test of its own
+        height, width = (
+            height + 1,
+            width + 1,
+        )  # torch warns of size 1, which has a test of its own
     size = (*image.shape[:2], height, width)
-    expected = torch.nn.functional.affine_grid(torch.as_tensor(theta).double(), size, align_corners=align_corners)
+    expected = torch.nn.functional.affine_grid(
+        torch.as_tensor(theta).double(), size, align_corners=align_corners
+    )
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
     assert grid.dtype == dtype
     assert_near(grid, expected, tolerance)
-    on_torch = stnlib.affine_grid(torch.as_tensor(theta), (height, width), align_corners=align_corners)
+    on_torch = stnlib.affine_grid(
+        torch.as_tensor(theta), (height, width), align_corners=align_corners
+    )
     np.testing.assert_array_equal(on_torch.numpy(), grid)
 
 
@@ -103,7 +120,8 @@ def test_float32_theta_is_rounded_once(align_corners):
     theta = np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32)
     exact = stnlib.affine_grid(theta.astype(np.float64), (9, 10), align_corners=align_corners)
     np.testing.assert_array_equal(
-        stnlib.affine_grid(theta, (9, 10), align_corners=align_corners), exact.astype(np.float32)
+        stnlib.affine_grid(theta, (9, 10), align_corners=align_corners),
+        exact.astype(np.float32),
     )
 
 
@@ -138,8 +156,12 @@ def test_grid_sample_agrees_with_torch(mode, padding_mode, align_corners, proble
 @pytest.mark.parametrize("grid_dtype", [np.float32, np.float64])
 @settings(max_examples=10)
 @given(data=st.data())
-def test_float32_images_agree_with_torch_in_float64(mode, padding_mode, align_corners, grid_dtype, data):
-    image, theta, size = data.draw(problems(largest=64, dtype=np.float32, grid_dtype=grid_dtype))
+def test_float32_images_agree_with_torch_in_float64(
+    mode, padding_mode, align_corners, grid_dtype, data
+):
+    image, theta, size = data.draw(
+        problems(largest=64, dtype=np.float32, grid_dtype=grid_dtype)
+    )
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
     if mode == "nearest":
@@ -162,9 +184,13 @@ def test_gradients_agree_with_torch_off_the_knots(mode, padding_mode, align_corn
     grid = off_the_knots(grid, image, align_corners, 0.5 if mode == "nearest" else 0.0)
     grad_output = np.random.default_rng(0).normal(size=(*image.shape[:2], *size))
     grads = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
-    for grad, expected in zip(grads, torch_gradients(grad_output, image, grid, **options), strict=True):
+    for grad, expected in zip(
+        grads, torch_gradients(grad_output, image, grid, **options), strict=True
+    ):
         assert_near(grad, expected, 1e-12)
-    on_torch = stnlib.grid_sample_vjp(*(torch.as_tensor(a) for a in (grad_output, image, grid)), **options)
+    on_torch = stnlib.grid_sample_vjp(
+        *(torch.as_tensor(a) for a in (grad_output, image, grid)), **options
+    )
     for grad, same in zip(grads, on_torch, strict=True):
         assert_near(same, grad, 1e-14)  # the sums may run in another order
 
@@ -175,15 +201,25 @@ def test_gradients_agree_with_torch_off_the_knots(mode, padding_mode, align_corn
 @pytest.mark.parametrize("grid_dtype", [np.float32, np.float64])
 @settings(max_examples=10)
 @given(data=st.data())
-def test_float32_gradients_agree_with_torch_in_float64(mode, padding_mode, align_corners, grid_dtype, data):
-    image, theta, size = data.draw(problems(largest=32, dtype=np.float32, grid_dtype=grid_dtype))
+def test_float32_gradients_agree_with_torch_in_float64(
+    mode, padding_mode, align_corners, grid_dtype, data
+):
+    image, theta, size = data.draw(
+        problems(largest=32, dtype=np.float32, grid_dtype=grid_dtype)
+    )
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
-    grid = off_the_knots(grid, image, align_corners, 0.5 if mode == "nearest" else 0.0, margin=1e-5)
-    grad_output = np.random.default_rng(0).normal(size=(*image.shape[:2], *size)).astype(np.float32)
+    grid = off_the_knots(
+        grid, image, align_corners, 0.5 if mode == "nearest" else 0.0, margin=1e-5
+    )
+    grad_output = (
+        np.random.default_rng(0).normal(size=(*image.shape[:2], *size)).astype(np.float32)
+    )
     grads = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
     assert [g.dtype for g in grads] == [np.float32, grid_dtype]
-    for grad, expected in zip(grads, torch_gradients(grad_output, image, grid, **options), strict=True):
+    for grad, expected in zip(
+        grads, torch_gradients(grad_output, image, grid, **options), strict=True
+    ):
         assert_near(grad, expected, 1e-6)
 
 
@@ -194,7 +230,9 @@ def test_theta_gradient_agrees_with_torch(align_corners, data):
     size = tuple(s + 1 for s in size)  # torch warns of size 1
     grad_grid = np.random.default_rng(0).normal(size=(len(theta), *size, 2))
     variable = torch.as_tensor(theta).requires_grad_()
-    grid = torch.nn.functional.affine_grid(variable, (len(theta), 1, *size), align_corners=align_corners)
+    grid = torch.nn.functional.affine_grid(
+        variable, (len(theta), 1, *size), align_corners=align_corners
+    )
     (expected,) = torch.autograd.grad(grid, variable, torch.as_tensor(grad_grid))
     assert_near(stnlib.affine_grid_vjp(grad_grid, align_corners=align_corners), expected, 1e-12)
 
@@ -202,17 +240,27 @@ def test_theta_gradient_agrees_with_torch(align_corners, data):
 @EVERY_PADDING
 @CORNERS
 @given(problem=problems())
-def test_gradient_of_the_grid_agrees_with_central_differences(padding_mode, align_corners, problem):
+def test_gradient_of_the_grid_agrees_with_central_differences(
+    padding_mode, align_corners, problem
+):
     image, theta, size = problem
     options = {"padding_mode": padding_mode, "align_corners": align_corners}
     h = 2.0**-12
     # The margin keeps both ends of each difference on one linear piece: then it is exact but for rounding, 1e-15 / h.
-    grid = off_the_knots(stnlib.affine_grid(theta, size, align_corners=align_corners), image, align_corners, 0.0, 8 * h)
+    grid = off_the_knots(
+        stnlib.affine_grid(theta, size, align_corners=align_corners),
+        image,
+        align_corners,
+        0.0,
+        8 * h,
+    )
     grad_output = np.random.default_rng(0).normal(size=(*image.shape[:2], *size))
     _, grad_grid = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
     for axis in (0, 1):
         step = h * np.eye(2)[axis]
-        rise = stnlib.grid_sample(image, grid + step, **options) - stnlib.grid_sample(image, grid - step, **options)
+        rise = stnlib.grid_sample(image, grid + step, **options) - stnlib.grid_sample(
+            image, grid - step, **options
+        )
         assert_near(grad_grid[..., axis], (grad_output * rise).sum(1) / (2 * h), 1e-10)
 
 
@@ -233,7 +281,11 @@ def test_only_the_gradients_that_are_needed_are_computed(needs):
 @CORNERS
 def test_nearest_teaches_the_grid_nothing(padding_mode, align_corners):
     rng = np.random.default_rng(0)
-    image, grid, grad_output = rng.random((2, 3, 4, 5)), rng.normal(size=(2, 6, 7, 2)), rng.random((2, 3, 6, 7))
+    image, grid, grad_output = (
+        rng.random((2, 3, 4, 5)),
+        rng.normal(size=(2, 6, 7, 2)),
+        rng.random((2, 3, 6, 7)),
+    )
     options = {"mode": "nearest", "padding_mode": padding_mode, "align_corners": align_corners}
     _, grad_grid = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
     np.testing.assert_array_equal(grad_grid, np.zeros_like(grid))
@@ -246,16 +298,23 @@ def knots(align_corners):
     """Return an image and every whole position about it, exact in float64: a unit is a power of two pixels."""
     height, width = (5, 9) if align_corners else (4, 8)
     image = np.random.default_rng(0).random((1, 2, height, width))
-    y, x = np.meshgrid(np.arange(-2 * height, 3 * height), np.arange(-2 * width, 3 * width), indexing="ij")
+    y, x = np.meshgrid(
+        np.arange(-2 * height, 3 * height), np.arange(-2 * width, 3 * width), indexing="ij"
+    )
     grid = grid_at(x.ravel(), y.ravel(), image, align_corners)
     for axis, size, position in ((0, width, x), (1, height, y)):
-        assert (unnormalise(grid[0, 0, :, axis], size, align_corners=align_corners) == position.ravel()).all()
+        assert (
+            unnormalise(grid[0, 0, :, axis], size, align_corners=align_corners)
+            == position.ravel()
+        ).all()
     return image, grid
 
 
 def forward_differences(grad_output, image, grid, h=2.0**-10, **options):
     here = stnlib.grid_sample(image, grid, **options)
-    steps = [stnlib.grid_sample(image, grid + h * np.eye(2)[axis], **options) for axis in (0, 1)]
+    steps = [
+        stnlib.grid_sample(image, grid + h * np.eye(2)[axis], **options) for axis in (0, 1)
+    ]
     return np.stack([(grad_output * (there - here)).sum(1) / h for there in steps], axis=-1)
 
 
@@ -264,7 +323,9 @@ def gradient_by_vjp(grad_output, image, grid, **options):
 
 
 def gradient_by_torch_vjp(grad_output, image, grid, **options):
-    return stnlib.grid_sample_vjp(*(torch.as_tensor(a) for a in (grad_output, image, grid)), **options)[1].numpy()
+    return stnlib.grid_sample_vjp(
+        *(torch.as_tensor(a) for a in (grad_output, image, grid)), **options
+    )[1].numpy()
 
 
 def gradient_through(sample):
@@ -286,10 +347,17 @@ def functional_sample(image, grid, **options):
 @CORNERS
 @pytest.mark.parametrize(
     "gradient",
-    [gradient_by_vjp, gradient_by_torch_vjp, gradient_through(functional_sample), gradient_through(stnlib.grid_sample)],
+    [
+        gradient_by_vjp,
+        gradient_by_torch_vjp,
+        gradient_through(functional_sample),
+        gradient_through(stnlib.grid_sample),
+    ],
     ids=["vjp", "vjp on torch", "functional", "plain autograd"],
 )
-def test_on_knots_borders_and_mirrors_the_gradient_is_that_from_the_right(padding_mode, align_corners, gradient):
+def test_on_knots_borders_and_mirrors_the_gradient_is_that_from_the_right(
+    padding_mode, align_corners, gradient
+):
     image, grid = knots(align_corners)
     options = {"padding_mode": padding_mode, "align_corners": align_corners}
     grad_output = np.random.default_rng(1).normal(size=(1, 2, 1, grid.shape[2]))
@@ -300,7 +368,11 @@ def test_on_knots_borders_and_mirrors_the_gradient_is_that_from_the_right(paddin
 
 @pytest.mark.parametrize(
     ("padding_mode", "x", "here", "torch_says"),
-    [("border", -1.0, 20.0, 0.0), ("reflection", -1.0, 20.0, 0.0), ("reflection", 1.0, -40.0, 0.0)],
+    [
+        ("border", -1.0, 20.0, 0.0),
+        ("reflection", -1.0, 20.0, 0.0),
+        ("reflection", 1.0, -40.0, 0.0),
+    ],
 )
 def test_torch_differs_at_the_border(padding_mode, x, here, torch_says):
     image = np.array([[[[1.0, 21.0, 61.0]]]])
@@ -314,7 +386,9 @@ def test_torch_differs_at_the_border(padding_mode, x, here, torch_says):
 def test_gradient_at_the_identity_is_not_zero():
     image = np.tile(np.arange(8.0), (1, 1, 8, 1))
     grid = stnlib.affine_grid(np.eye(2, 3)[None], (8, 8))
-    _, grad_grid = stnlib.grid_sample_vjp(np.ones((1, 1, 8, 8)), image, grid, padding_mode="border")
+    _, grad_grid = stnlib.grid_sample_vjp(
+        np.ones((1, 1, 8, 8)), image, grid, padding_mode="border"
+    )
     # One pixel of grey a pixel of width, and four pixels a unit; at the right border nothing rises any more.
     np.testing.assert_array_equal(grad_grid[0, :, :, 0], np.tile([4.0] * 7 + [0.0], (8, 1)))
     np.testing.assert_array_equal(grad_grid[0, :, :, 1], np.zeros((8, 8)))
@@ -348,10 +422,14 @@ ROWS = {
 def test_rows_by_hand(xp, mode, padding_mode, align_corners, along):
     row = np.array([[[[10.0, 20.0, 30.0, 40.0]]]])
     image = row if along == "x" else row.swapaxes(2, 3)
-    grid = grid_at(*((HALF_STEPS, 0.0) if along == "x" else (0.0, HALF_STEPS)), image, align_corners)
+    grid = grid_at(
+        *((HALF_STEPS, 0.0) if along == "x" else (0.0, HALF_STEPS)), image, align_corners
+    )
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     output = stnlib.grid_sample(xp.asarray(image), xp.asarray(grid), **options)
-    np.testing.assert_allclose(np.asarray(output).ravel(), ROWS[mode, padding_mode, align_corners], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        np.asarray(output).ravel(), ROWS[mode, padding_mode, align_corners], rtol=0, atol=1e-13
+    )
 
 
 def test_half_covered_white_pixel_is_half_white():
@@ -361,10 +439,15 @@ def test_half_covered_white_pixel_is_half_white():
 
 @EVERY_MODE
 @EVERY_PADDING
-@pytest.mark.parametrize(("align_corners", "size"), [(False, (4, 16)), (True, (5, 9)), (False, (1, 2)), (True, (1, 3))])
+@pytest.mark.parametrize(
+    ("align_corners", "size"),
+    [(False, (4, 16)), (True, (5, 9)), (False, (1, 2)), (True, (1, 3))],
+)
 def test_identity_returns_the_image_exactly(mode, padding_mode, align_corners, size):
     image = np.random.default_rng(0).normal(size=(2, 3, *size))
-    grid = stnlib.affine_grid(np.tile(np.eye(2, 3), (2, 1, 1)), size, align_corners=align_corners)
+    grid = stnlib.affine_grid(
+        np.tile(np.eye(2, 3), (2, 1, 1)), size, align_corners=align_corners
+    )
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     np.testing.assert_array_equal(stnlib.grid_sample(image, grid, **options), image)
 
@@ -418,8 +501,12 @@ def test_output_is_linear_in_the_image(mode, padding_mode, align_corners, data, 
     other = rng.normal(size=image.shape)
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
-    parts = a * stnlib.grid_sample(image, grid, **options) + b * stnlib.grid_sample(other, grid, **options)
-    assert_near(stnlib.grid_sample(a * image + b * other, grid, **options), parts, 1e-14)  # numbers of up to 12
+    parts = a * stnlib.grid_sample(image, grid, **options) + b * stnlib.grid_sample(
+        other, grid, **options
+    )
+    assert_near(
+        stnlib.grid_sample(a * image + b * other, grid, **options), parts, 1e-14
+    )  # numbers of up to 12
 
 
 @EVERY_MODE
@@ -441,20 +528,27 @@ def test_a_constant_image_stays_constant(mode, padding_mode, align_corners, prob
 @EVERY_MODE
 @CORNERS
 @pytest.mark.parametrize(
-    ("padding_mode", "expected"), [("zeros", [0, 0, 0, 0]), ("border", [4, 2, 7, 1]), ("reflection", [np.nan] * 4)]
+    ("padding_mode", "expected"),
+    [("zeros", [0, 0, 0, 0]), ("border", [4, 2, 7, 1]), ("reflection", [np.nan] * 4)],
 )
-def test_infinite_coordinates_are_outside_and_have_no_mirror_image(xp, mode, align_corners, padding_mode, expected):
+def test_infinite_coordinates_are_outside_and_have_no_mirror_image(
+    xp, mode, align_corners, padding_mode, expected
+):
     image = xp.asarray(np.arange(1.0, 10.0).reshape(1, 1, 3, 3))
     inf = np.inf
     grid = xp.asarray(np.array([[[[-inf, 0.0], [0.0, -inf], [-inf, inf], [-inf, -inf]]]]))
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     assert_same(stnlib.grid_sample(image, grid, **options), [[[expected]]])
-    grad_input, _ = stnlib.grid_sample_vjp(xp.ones((1, 1, 1, 4), dtype=xp.float64), image, grid, **options)
+    grad_input, _ = stnlib.grid_sample_vjp(
+        xp.ones((1, 1, 1, 4), dtype=xp.float64), image, grid, **options
+    )
     assert grad_input.sum() == (4 if padding_mode == "border" else 0)
 
 
 @LIBRARIES
-@pytest.mark.parametrize(("padding_mode", "expected"), [("zeros", 0.0), ("border", 5.0), ("reflection", np.nan)])
+@pytest.mark.parametrize(
+    ("padding_mode", "expected"), [("zeros", 0.0), ("border", 5.0), ("reflection", np.nan)]
+)
 def test_infinite_coordinates_about_a_single_pixel(xp, padding_mode, expected):
     image, grid = xp.asarray([[[[5.0]]]]), xp.asarray([[[[np.inf, 0.0]]]])
     if xp is torch:
@@ -481,9 +575,15 @@ def test_nan_coordinates_give_nan_and_add_nothing(xp, mode, padding_mode, align_
     assert_same(np.isnan(np.asarray(output))[0, :, 0], [[False, True, False]] * 2)
     grad_output = np.ones((1, 2, 1, 3))
     grad_input, _ = stnlib.grid_sample_vjp(
-        xp.asarray(grad_output), xp.asarray(image), xp.asarray(grid), **options, needs=(True, False)
+        xp.asarray(grad_output),
+        xp.asarray(image),
+        xp.asarray(grid),
+        **options,
+        needs=(True, False),
     )
-    expected, _ = stnlib.grid_sample_vjp(grad_output[..., ::2], image, grid[:, :, ::2], **options, needs=(True, False))
+    expected, _ = stnlib.grid_sample_vjp(
+        grad_output[..., ::2], image, grid[:, :, ::2], **options, needs=(True, False)
+    )
     assert_same(grad_input, expected)
 
 
@@ -496,7 +596,9 @@ def test_huge_coordinates_are_outside_the_image(xp, mode, align_corners, far):
     grid = np.array([[[[far, 0.25], [0.25, far]]]])
     images, grids = xp.asarray(image), xp.asarray(grid)
     options = {"mode": mode, "align_corners": align_corners}
-    assert_same(stnlib.grid_sample(images, grids, padding_mode="zeros", **options), [[[[0.0, 0.0]]]])
+    assert_same(
+        stnlib.grid_sample(images, grids, padding_mode="zeros", **options), [[[[0.0, 0.0]]]]
+    )
     edge = np.array([[[[np.copysign(9, far), 0.25], [0.25, np.copysign(9, far)]]]])
     expected = stnlib.grid_sample(image, edge, padding_mode="border", **options)
     assert_same(stnlib.grid_sample(images, grids, padding_mode="border", **options), expected)
@@ -510,14 +612,19 @@ def test_huge_coordinates_reflect_into_the_image(xp, mode, align_corners, far):
     image = np.full((1, 1, 4, 4), 3.0)
     grid = np.array([[[[far, 0.25], [0.25, far], [far, far]]]])
     options = {"mode": mode, "padding_mode": "reflection", "align_corners": align_corners}
-    assert_same(stnlib.grid_sample(xp.asarray(image), xp.asarray(grid), **options), [[[[3.0, 3.0, 3.0]]]])
+    assert_same(
+        stnlib.grid_sample(xp.asarray(image), xp.asarray(grid), **options),
+        [[[[3.0, 3.0, 3.0]]]],
+    )
 
 
 @LIBRARIES
 @EVERY_MODE
 @EVERY_PADDING
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_bad_pixel_does_not_leak_into_samples_that_do_not_read_it(xp, mode, padding_mode, bad):
+def test_a_bad_pixel_does_not_leak_into_samples_that_do_not_read_it(
+    xp, mode, padding_mode, bad
+):
     image = np.random.default_rng(0).random((1, 1, 4, 4))
     spoilt = image.copy()
     spoilt[0, 0, 1, 2] = bad
@@ -529,10 +636,16 @@ def test_a_bad_pixel_does_not_leak_into_samples_that_do_not_read_it(xp, mode, pa
     assert 0 < reads.sum() <= x.size / 4
     output = np.asarray(stnlib.grid_sample(xp.asarray(spoilt), xp.asarray(grid), **options))
     np.testing.assert_array_equal(np.isfinite(output), ~reads)
-    np.testing.assert_array_equal(output[~reads], stnlib.grid_sample(image, grid, **options)[~reads])
+    np.testing.assert_array_equal(
+        output[~reads], stnlib.grid_sample(image, grid, **options)[~reads]
+    )
     if mode == "bilinear":
-        _, grad = stnlib.grid_sample_vjp(*(xp.asarray(a) for a in (grad_output, spoilt, grid)), **options)
-        np.testing.assert_array_equal(np.isfinite(np.asarray(grad)), ~np.stack([reads[:, 0]] * 2, axis=-1))
+        _, grad = stnlib.grid_sample_vjp(
+            *(xp.asarray(a) for a in (grad_output, spoilt, grid)), **options
+        )
+        np.testing.assert_array_equal(
+            np.isfinite(np.asarray(grad)), ~np.stack([reads[:, 0]] * 2, axis=-1)
+        )
 
 
 @LIBRARIES
@@ -541,14 +654,21 @@ def test_a_bad_pixel_does_not_leak_into_samples_that_do_not_read_it(xp, mode, pa
 @CORNERS
 def test_an_empty_batch_gives_an_empty_result(xp, mode, padding_mode, align_corners):
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
-    theta, image = xp.zeros((0, 2, 3), dtype=xp.float64), xp.zeros((0, 3, 4, 5), dtype=xp.float64)
+    theta, image = (
+        xp.zeros((0, 2, 3), dtype=xp.float64),
+        xp.zeros((0, 3, 4, 5), dtype=xp.float64),
+    )
     grid = stnlib.affine_grid(theta, (0, 3, 6, 7), align_corners=align_corners)
     assert tuple(grid.shape) == (0, 6, 7, 2)
     output = stnlib.grid_sample(image, grid, **options)
     assert (tuple(output.shape), output.dtype) == ((0, 3, 6, 7), xp.float64)
     grad_input, grad_grid = stnlib.grid_sample_vjp(output, image, grid, **options)
     assert (tuple(grad_input.shape), tuple(grad_grid.shape)) == ((0, 3, 4, 5), (0, 6, 7, 2))
-    assert tuple(stnlib.affine_grid_vjp(grad_grid, align_corners=align_corners).shape) == (0, 2, 3)
+    assert tuple(stnlib.affine_grid_vjp(grad_grid, align_corners=align_corners).shape) == (
+        0,
+        2,
+        3,
+    )
 
 
 # Other libraries of arrays
@@ -562,18 +682,25 @@ def test_array_api_strict_arrays_give_the_same(mode, padding_mode, align_corners
     image, theta = rng.random((2, 3, 4, 5)), np.eye(2, 3) + rng.normal(0, 0.8, (2, 2, 3))
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     grid = stnlib.affine_grid(theta, (6, 7), align_corners=align_corners)
-    strict_grid = stnlib.affine_grid(array_api_strict.asarray(theta), (6, 7), align_corners=align_corners)
+    strict_grid = stnlib.affine_grid(
+        array_api_strict.asarray(theta), (6, 7), align_corners=align_corners
+    )
     np.testing.assert_array_equal(np.from_dlpack(strict_grid), grid)
     output = stnlib.grid_sample(array_api_strict.asarray(image), strict_grid, **options)
-    np.testing.assert_array_equal(np.from_dlpack(output), stnlib.grid_sample(image, grid, **options))
+    np.testing.assert_array_equal(
+        np.from_dlpack(output), stnlib.grid_sample(image, grid, **options)
+    )
     grad_theta = stnlib.affine_grid_vjp(strict_grid, align_corners=align_corners)
-    np.testing.assert_array_equal(np.from_dlpack(grad_theta), stnlib.affine_grid_vjp(grid, align_corners=align_corners))
+    np.testing.assert_array_equal(
+        np.from_dlpack(grad_theta), stnlib.affine_grid_vjp(grid, align_corners=align_corners)
+    )
 
 
 def test_scatter_names_the_library_that_it_does_not_know():
     arrays = (array_api_strict.zeros(s) for s in ((1, 1, 1, 1), (1, 1, 2, 2), (1, 1, 1, 2)))
     with pytest.raises(
-        TypeError, match=r"values: expected a NumPy, CuPy or PyTorch array, got one of array_api_strict"
+        TypeError,
+        match=r"values: expected a NumPy, CuPy or PyTorch array, got one of array_api_strict",
     ):
         stnlib.grid_sample_vjp(*arrays)
 
@@ -594,8 +721,12 @@ def test_cupy_arrays_give_the_same(mode, padding_mode, align_corners):
     assert_near(cupy.asnumpy(on_gpu), grid, 1e-15)
     output = stnlib.grid_sample(cupy.asarray(image), cupy.asarray(grid), **options)
     assert_near(cupy.asnumpy(output), stnlib.grid_sample(image, grid, **options), 1e-14)
-    grads = stnlib.grid_sample_vjp(*(cupy.asarray(a) for a in (grad_output, image, grid)), **options)
-    for grad, expected in zip(grads, stnlib.grid_sample_vjp(grad_output, image, grid, **options), strict=True):
+    grads = stnlib.grid_sample_vjp(
+        *(cupy.asarray(a) for a in (grad_output, image, grid)), **options
+    )
+    for grad, expected in zip(
+        grads, stnlib.grid_sample_vjp(grad_output, image, grid, **options), strict=True
+    ):
         assert_near(cupy.asnumpy(grad), expected, 1e-14)
 
 
@@ -617,12 +748,16 @@ def test_cupy_arrays_give_the_same(mode, padding_mode, align_corners):
 def test_scipy_agrees(padding_mode, align_corners, scipy_mode, problem):
     image, theta, size = problem
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
-    output = stnlib.grid_sample(image, grid, padding_mode=padding_mode, align_corners=align_corners)
+    output = stnlib.grid_sample(
+        image, grid, padding_mode=padding_mode, align_corners=align_corners
+    )
     height, width = image.shape[2:]
     x = unnormalise(grid[..., 0], width, align_corners=align_corners)
     y = unnormalise(grid[..., 1], height, align_corners=align_corners)
     for n, c in np.ndindex(image.shape[:2]):
-        expected = scipy.ndimage.map_coordinates(image[n, c], [y[n], x[n]], order=1, mode=scipy_mode)
+        expected = scipy.ndimage.map_coordinates(
+            image[n, c], [y[n], x[n]], order=1, mode=scipy_mode
+        )
         assert_near(output[n, c], expected, 1e-12)
 
 
@@ -642,10 +777,17 @@ def test_skimage_warp_agrees(padding_mode, align_corners, skimage_mode, size):
     rng = np.random.default_rng(0)
     image, theta = rng.random((1, 1, 6, 5)), np.eye(2, 3)[None] + rng.normal(0, 0.5, (1, 2, 3))
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
-    output = stnlib.grid_sample(image, grid, padding_mode=padding_mode, align_corners=align_corners)
+    output = stnlib.grid_sample(
+        image, grid, padding_mode=padding_mode, align_corners=align_corners
+    )
     matrix = transforms.theta_to_pixel(theta[0], (6, 5), size, align_corners=align_corners)
     expected = skimage.transform.warp(
-        image[0, 0], transforms.to_homogeneous(matrix), output_shape=size, order=1, mode=skimage_mode, clip=False
+        image[0, 0],
+        transforms.to_homogeneous(matrix),
+        output_shape=size,
+        order=1,
+        mode=skimage_mode,
+        clip=False,
     )
     assert_near(output[0, 0], expected, 1e-12)
 
@@ -664,9 +806,24 @@ IMAGE, GRID = make(2, 3, 4, 5), make(2, 6, 7, 2)
     ("image", "grid", "error", "message"),
     [
         (make(4, 5), GRID, ValueError, "input: expected shape (N, C, H, W), got (4, 5)"),
-        (make(2, 3, 4, 5, 6), GRID, ValueError, "input: expected shape (N, C, H, W), got (2, 3, 4, 5, 6)"),
-        (IMAGE, make(2, 7, 2), ValueError, "grid: expected shape (N, H_out, W_out, 2), got (2, 7, 2)"),
-        (IMAGE, make(2, 6, 7, 3), ValueError, "grid: expected shape (N, H_out, W_out, 2), got (2, 6, 7, 3)"),
+        (
+            make(2, 3, 4, 5, 6),
+            GRID,
+            ValueError,
+            "input: expected shape (N, C, H, W), got (2, 3, 4, 5, 6)",
+        ),
+        (
+            IMAGE,
+            make(2, 7, 2),
+            ValueError,
+            "grid: expected shape (N, H_out, W_out, 2), got (2, 7, 2)",
+        ),
+        (
+            IMAGE,
+            make(2, 6, 7, 3),
+            ValueError,
+            "grid: expected shape (N, H_out, W_out, 2), got (2, 6, 7, 3)",
+        ),
         (
             IMAGE,
             make(1, 6, 7, 2),
@@ -679,11 +836,36 @@ IMAGE, GRID = make(2, 3, 4, 5), make(2, 6, 7, 2)
             TypeError,
             "input: expected float32 or float64, got uint8; convert it, and divide 8-bit images by 255",
         ),
-        (make(2, 3, 4, 5, dtype=np.int64), GRID, TypeError, "input: expected float32 or float64, got int64"),
-        (make(2, 3, 4, 5, dtype=np.float16), GRID, TypeError, "input: expected float32 or float64, got float16"),
-        (make(2, 3, 4, 5, dtype=complex), GRID, TypeError, "input: expected float32 or float64, got complex128"),
-        (IMAGE, make(2, 6, 7, 2, dtype=np.float16), TypeError, "grid: expected float32 or float64, got float16"),
-        (IMAGE, make(2, 6, 7, 2, dtype=int), TypeError, "grid: expected float32 or float64, got int64"),
+        (
+            make(2, 3, 4, 5, dtype=np.int64),
+            GRID,
+            TypeError,
+            "input: expected float32 or float64, got int64",
+        ),
+        (
+            make(2, 3, 4, 5, dtype=np.float16),
+            GRID,
+            TypeError,
+            "input: expected float32 or float64, got float16",
+        ),
+        (
+            make(2, 3, 4, 5, dtype=complex),
+            GRID,
+            TypeError,
+            "input: expected float32 or float64, got complex128",
+        ),
+        (
+            IMAGE,
+            make(2, 6, 7, 2, dtype=np.float16),
+            TypeError,
+            "grid: expected float32 or float64, got float16",
+        ),
+        (
+            IMAGE,
+            make(2, 6, 7, 2, dtype=int),
+            TypeError,
+            "grid: expected float32 or float64, got int64",
+        ),
         (
             IMAGE,
             make(2, 6, 7, 2, dtype=np.float32),
@@ -710,20 +892,43 @@ IMAGE, GRID = make(2, 3, 4, 5), make(2, 6, 7, 2)
             ValueError,
             "arrays on different devices: input is on cpu, grid is on meta; move them to one",
         ),
-        (torch.zeros(2, 3, 4, 5).bfloat16(), torch.zeros(2, 6, 7, 2), TypeError, "got torch.bfloat16"),
+        (
+            torch.zeros(2, 3, 4, 5).bfloat16(),
+            torch.zeros(2, 6, 7, 2),
+            TypeError,
+            "got torch.bfloat16",
+        ),
         (
             make(2, 3, 0, 5),
             GRID,
             ValueError,
             "input: expected a height and a width of at least 1, got shape (2, 3, 0, 5)",
         ),
-        (make(2, 3, 4, 0), GRID, ValueError, "input: expected a height and a width of at least 1"),
-        (IMAGE, make(2, 0, 7, 2), ValueError, "grid: expected a height and a width of at least 1, got shape"),
-        (IMAGE, make(2, 6, 0, 2), ValueError, "grid: expected a height and a width of at least 1, got shape"),
+        (
+            make(2, 3, 4, 0),
+            GRID,
+            ValueError,
+            "input: expected a height and a width of at least 1",
+        ),
+        (
+            IMAGE,
+            make(2, 0, 7, 2),
+            ValueError,
+            "grid: expected a height and a width of at least 1, got shape",
+        ),
+        (
+            IMAGE,
+            make(2, 6, 0, 2),
+            ValueError,
+            "grid: expected a height and a width of at least 1, got shape",
+        ),
     ],
 )
 def test_grid_sample_and_its_vjp_refuse(image, grid, error, message):
-    for call in (stnlib.grid_sample, lambda *arrays: stnlib.grid_sample_vjp(make(2, 3, 6, 7), *arrays)):
+    for call in (
+        stnlib.grid_sample,
+        lambda *arrays: stnlib.grid_sample_vjp(make(2, 3, 6, 7), *arrays),
+    ):
         with pytest.raises(error) as caught:
             call(image, grid)
         assert message in str(caught.value)
@@ -734,11 +939,17 @@ def test_grid_sample_and_its_vjp_refuse(image, grid, error, message):
     [
         ({"mode": "bicubic"}, "mode: expected one of nearest, bilinear, got 'bicubic'"),
         ({"mode": None}, "mode: expected one of nearest, bilinear, got None"),
-        ({"padding_mode": "wrap"}, "padding_mode: expected one of zeros, border, reflection, got 'wrap'"),
+        (
+            {"padding_mode": "wrap"},
+            "padding_mode: expected one of zeros, border, reflection, got 'wrap'",
+        ),
     ],
 )
 def test_unknown_options_are_refused(options, message):
-    for call in (stnlib.grid_sample, lambda *arrays, **o: stnlib.grid_sample_vjp(make(2, 3, 6, 7), *arrays, **o)):
+    for call in (
+        stnlib.grid_sample,
+        lambda *arrays, **o: stnlib.grid_sample_vjp(make(2, 3, 6, 7), *arrays, **o),
+    ):
         with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole sentence is compared
             call(IMAGE, GRID, **options)
         assert str(caught.value) == message
@@ -750,15 +961,55 @@ def test_unknown_options_are_refused(options, message):
         (make(2, 3), (4, 5), ValueError, "theta: expected shape (N, 2, 3), got (2, 3)"),
         (make(1, 3, 3), (4, 5), ValueError, "theta: expected shape (N, 2, 3), got (1, 3, 3)"),
         (make(1, 6), (4, 5), ValueError, "theta: expected shape (N, 2, 3), got (1, 6)"),
-        (make(1, 2, 3, dtype=int), (4, 5), TypeError, "theta: expected float32 or float64, got int64"),
-        ([[[1.0, 0, 0], [0, 1, 0]]], (4, 5), TypeError, "theta: expected a NumPy, CuPy or PyTorch array, got list"),
+        (
+            make(1, 2, 3, dtype=int),
+            (4, 5),
+            TypeError,
+            "theta: expected float32 or float64, got int64",
+        ),
+        (
+            [[[1.0, 0, 0], [0, 1, 0]]],
+            (4, 5),
+            TypeError,
+            "theta: expected a NumPy, CuPy or PyTorch array, got list",
+        ),
         (make(2, 2, 3), (4,), ValueError, "size: expected (N, C, H, W) or (H, W), got (4,)"),
-        (make(2, 2, 3), [2, 4, 5], ValueError, "size: expected (N, C, H, W) or (H, W), got (2, 4, 5)"),
-        (make(2, 2, 3), (3, 1, 4, 5), ValueError, "size: expected a batch of 2, as theta has, got (3, 1, 4, 5)"),
-        (make(2, 2, 3), (0, 5), ValueError, "size: expected a height and a width of at least 1, got (0, 5)"),
-        (make(2, 2, 3), (2.5, 3), TypeError, "size: expected whole numbers of pixels, got (2.5, 3)"),
-        (make(2, 2, 3), (4, 0), ValueError, "size: expected a height and a width of at least 1, got (4, 0)"),
-        (make(2, 2, 3), (2, 1, -4, 5), ValueError, "size: expected a height and a width of at least 1, got"),
+        (
+            make(2, 2, 3),
+            [2, 4, 5],
+            ValueError,
+            "size: expected (N, C, H, W) or (H, W), got (2, 4, 5)",
+        ),
+        (
+            make(2, 2, 3),
+            (3, 1, 4, 5),
+            ValueError,
+            "size: expected a batch of 2, as theta has, got (3, 1, 4, 5)",
+        ),
+        (
+            make(2, 2, 3),
+            (0, 5),
+            ValueError,
+            "size: expected a height and a width of at least 1, got (0, 5)",
+        ),
+        (
+            make(2, 2, 3),
+            (2.5, 3),
+            TypeError,
+            "size: expected whole numbers of pixels, got (2.5, 3)",
+        ),
+        (
+            make(2, 2, 3),
+            (4, 0),
+            ValueError,
+            "size: expected a height and a width of at least 1, got (4, 0)",
+        ),
+        (
+            make(2, 2, 3),
+            (2, 1, -4, 5),
+            ValueError,
+            "size: expected a height and a width of at least 1, got",
+        ),
     ],
 )
 def test_affine_grid_refuses(theta, size, error, message):
@@ -775,9 +1026,21 @@ def test_affine_grid_refuses(theta, size, error, message):
             ValueError,
             "grad_output: expected shape (2, 3, 6, 7), as the output has, got (2, 3, 7, 6)",
         ),
-        (make(3, 6, 7), ValueError, "grad_output: expected shape (2, 3, 6, 7), as the output has, got (3, 6, 7)"),
-        (make(2, 3, 6, 7, dtype=np.float32), TypeError, "grad_output: expected float64, as input is, got float32"),
-        (torch.zeros(2, 3, 6, 7), TypeError, "grad_output is a torch.Tensor, input is a numpy.ndarray"),
+        (
+            make(3, 6, 7),
+            ValueError,
+            "grad_output: expected shape (2, 3, 6, 7), as the output has, got (3, 6, 7)",
+        ),
+        (
+            make(2, 3, 6, 7, dtype=np.float32),
+            TypeError,
+            "grad_output: expected float64, as input is, got float32",
+        ),
+        (
+            torch.zeros(2, 3, 6, 7),
+            TypeError,
+            "grad_output is a torch.Tensor, input is a numpy.ndarray",
+        ),
         (1.0, TypeError, "grad_output: expected a NumPy, CuPy or PyTorch array, got float"),
     ],
 )
@@ -791,8 +1054,16 @@ def test_a_gradient_that_does_not_fit_is_refused(grad_output, error, message):
     ("grad_grid", "error", "message"),
     [
         (make(2, 6, 7), ValueError, "grad_grid: expected shape (N, H, W, 2), got (2, 6, 7)"),
-        (make(2, 6, 7, 3), ValueError, "grad_grid: expected shape (N, H, W, 2), got (2, 6, 7, 3)"),
-        (make(2, 6, 7, 2, dtype=int), TypeError, "grad_grid: expected float32 or float64, got int64"),
+        (
+            make(2, 6, 7, 3),
+            ValueError,
+            "grad_grid: expected shape (N, H, W, 2), got (2, 6, 7, 3)",
+        ),
+        (
+            make(2, 6, 7, 2, dtype=int),
+            TypeError,
+            "grad_grid: expected float32 or float64, got int64",
+        ),
     ],
 )
 def test_affine_grid_vjp_refuses(grad_grid, error, message):

@@ -23,7 +23,10 @@ def two_heaps(batch=16, seed=0):
     generator = torch.Generator().manual_seed(seed)
     while True:
         labels = torch.randint(0, 2, (batch,), generator=generator)
-        yield 0.3 * torch.randn(batch, 2, generator=generator) + (2.0 * labels[:, None] - 1), labels
+        yield (
+            0.3 * torch.randn(batch, 2, generator=generator) + (2.0 * labels[:, None] - 1),
+            labels,
+        )
 
 
 class Localised(nn.Module):
@@ -46,10 +49,22 @@ class Localised(nn.Module):
     ("options", "message"),
     [
         ({"iterations": 0}, "iterations and batch: expected at least 1, got 0 and 128"),
-        ({"iterations": 5, "batch": 0}, "iterations and batch: expected at least 1, got 5 and 0"),
-        ({"iterations": 5, "warm_up": 0.0}, "warm_up: expected a number between 0 and 1, got 0.0"),
-        ({"iterations": 5, "warm_up": 1.0}, "warm_up: expected a number between 0 and 1, got 1.0"),
-        ({"iterations": 5, "warm_up": math.nan}, "warm_up: expected a number between 0 and 1, got nan"),
+        (
+            {"iterations": 5, "batch": 0},
+            "iterations and batch: expected at least 1, got 5 and 0",
+        ),
+        (
+            {"iterations": 5, "warm_up": 0.0},
+            "warm_up: expected a number between 0 and 1, got 0.0",
+        ),
+        (
+            {"iterations": 5, "warm_up": 1.0},
+            "warm_up: expected a number between 0 and 1, got 1.0",
+        ),
+        (
+            {"iterations": 5, "warm_up": math.nan},
+            "warm_up: expected a number between 0 and 1, got nan",
+        ),
     ],
 )
 def test_impossible_schedules_are_refused(options, message):
@@ -77,20 +92,26 @@ def learning_rates(monkeypatch, schedule, network=None):
 
 @pytest.mark.parametrize("warm_up", [0.1, 0.15, 0.5])
 def test_learning_rate_rises_to_its_peak_and_falls(monkeypatch, warm_up):
-    rates = learning_rates(monkeypatch, Schedule(99, learning_rate=0.02, warm_up=warm_up))["classifier.weight"]
+    rates = learning_rates(monkeypatch, Schedule(99, learning_rate=0.02, warm_up=warm_up))[
+        "classifier.weight"
+    ]
     assert len(rates) == 99
     assert rates.max() == pytest.approx(0.02, rel=0.01)
     peak = int(rates.argmax())
     assert peak == pytest.approx(warm_up * 100, abs=1)
     assert (np.diff(rates[: peak + 1]) > 0).all()
     assert (np.diff(rates[peak:]) < 0).all()
-    assert rates[-1] < 0.02 * 0.002  # half a cosine over 50 steps ends at (pi / 100)**2 or below
+    assert (
+        rates[-1] < 0.02 * 0.002
+    )  # half a cosine over 50 steps ends at (pi / 100)**2 or below
 
 
 def test_localisation_learns_more_slowly(monkeypatch):
     rates = learning_rates(monkeypatch, Schedule(20, localisation=0.25))
     for part in ("weight", "bias"):
-        np.testing.assert_allclose(rates[f"localisation.{part}"], 0.25 * rates[f"classifier.{part}"], rtol=1e-12)
+        np.testing.assert_allclose(
+            rates[f"localisation.{part}"], 0.25 * rates[f"classifier.{part}"], rtol=1e-12
+        )
 
 
 def test_localisation_takes_shorter_steps():
@@ -111,9 +132,14 @@ def test_either_group_may_be_empty(name):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize(("iterations", "warm_up"), [(1, 0.15), (1, 0.5), (3, 0.25), (9, 0.1), (2, 0.99)])
+@pytest.mark.parametrize(
+    ("iterations", "warm_up"), [(1, 0.15), (1, 0.5), (3, 0.25), (9, 0.1), (2, 0.99)]
+)
 def test_any_schedule_that_is_accepted_runs(iterations, warm_up):
-    assert len(train(Localised(), two_heaps(), Schedule(iterations, warm_up=warm_up))) == iterations
+    assert (
+        len(train(Localised(), two_heaps(), Schedule(iterations, warm_up=warm_up)))
+        == iterations
+    )
 
 
 # The loop
@@ -141,8 +167,12 @@ def test_two_runs_with_one_seed_are_bitwise_equal():
 
     def run(seed):
         torch.manual_seed(seed)
-        network = nn.Sequential(nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 10))
-        losses = train(network, batches(images, labels, SMALL, 8, np.random.default_rng(seed)), Schedule(5))
+        network = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 10)
+        )
+        losses = train(
+            network, batches(images, labels, SMALL, 8, np.random.default_rng(seed)), Schedule(5)
+        )
         return losses, [p.detach().clone() for p in network.parameters()]
 
     (losses, weights), (again, same), (other, _) = run(1), run(1), run(2)
@@ -162,7 +192,9 @@ def test_long_gradients_are_shortened(monkeypatch):
 
     monkeypatch.setattr(torch.optim.AdamW, "step", recording)
     train(nn.Linear(2, 2), two_heaps(), Schedule(5, clip=0.01))
-    assert norms == pytest.approx([0.01] * 5, rel=1e-3)  # PyTorch adds 1e-6 to the norm that it divides by
+    assert norms == pytest.approx(
+        [0.01] * 5, rel=1e-3
+    )  # PyTorch adds 1e-6 to the norm that it divides by
 
 
 def test_gradients_do_not_add_up_over_the_steps(monkeypatch):
@@ -178,12 +210,16 @@ def test_gradients_do_not_add_up_over_the_steps(monkeypatch):
     batch = next(two_heaps())
     train(network, iter([batch] * 3), Schedule(3, learning_rate=1e-9, clip=1e6))
     for later in gradients[1:]:
-        torch.testing.assert_close(later, gradients[0], rtol=0, atol=1e-6)  # the weights have moved by 1e-9 a step
+        torch.testing.assert_close(
+            later, gradients[0], rtol=0, atol=1e-6
+        )  # the weights have moved by 1e-9 a step
 
 
 def test_after_step_hears_of_every_step():
     heard = []
-    losses = train(Localised(), two_heaps(), Schedule(4), lambda step, loss: heard.append((step, loss)))
+    losses = train(
+        Localised(), two_heaps(), Schedule(4), lambda step, loss: heard.append((step, loss))
+    )
     assert heard == list(enumerate(losses, start=1))
 
 
@@ -202,7 +238,8 @@ def test_a_loss_that_is_not_finite_stops_the_training(bad):
 
     network = nn.Linear(2, 2)
     with pytest.raises(
-        FloatingPointError, match=r"^the loss is (nan|inf) at step 2; a lower learning rate usually helps$"
+        FloatingPointError,
+        match=r"^the loss is (nan|inf) at step 2; a lower learning rate usually helps$",
     ):
         train(network, spoilt(), Schedule(5))
     assert all(torch.isfinite(p).all() for p in network.parameters())
@@ -260,8 +297,12 @@ def test_batches_are_tensors_for_the_loop():
 
 def test_labels_stay_with_their_images():
     images = np.repeat(np.arange(10, dtype=np.uint8), 784).reshape(10, 28, 28)
-    some, answers = next(batches(images, np.arange(10, dtype=np.uint8), SMALL, 64, np.random.default_rng(0)))
-    torch.testing.assert_close(255 * some.mean(dim=(1, 2, 3)), answers.float(), rtol=0, atol=1e-5)
+    some, answers = next(
+        batches(images, np.arange(10, dtype=np.uint8), SMALL, 64, np.random.default_rng(0))
+    )
+    torch.testing.assert_close(
+        255 * some.mean(dim=(1, 2, 3)), answers.float(), rtol=0, atol=1e-5
+    )
     assert set(answers.tolist()) == set(range(10))
 
 

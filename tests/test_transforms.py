@@ -76,7 +76,9 @@ def test_matrices_by_hand(matrix, expected):
     assert matrix.dtype == np.float64
 
 
-@pytest.mark.parametrize("matrix", [rotation(np.pi / 2), rigid(np.pi / 2, 0, 0), similarity(1, np.pi / 2, 0, 0)])
+@pytest.mark.parametrize(
+    "matrix", [rotation(np.pi / 2), rigid(np.pi / 2, 0, 0), similarity(1, np.pi / 2, 0, 0)]
+)
 def test_a_positive_angle_turns_x_towards_y(matrix):
     assert_near(apply(matrix, np.array([[1.0, 0.0], [0.0, 1.0]])), [[0, 1], [-1, 0]], 1e-16)
 
@@ -87,11 +89,23 @@ def test_families_agree_with_skimage(s, angle, tx, ty):
     for matrix, other in (
         (translation(tx, ty), library.EuclideanTransform(translation=(tx, ty))),
         (rotation(angle), library.EuclideanTransform(rotation=angle)),
-        (rigid(angle, tx, ty), library.EuclideanTransform(rotation=angle, translation=(tx, ty))),
-        (similarity(s, angle, tx, ty), library.SimilarityTransform(scale=s, rotation=angle, translation=(tx, ty))),
+        (
+            rigid(angle, tx, ty),
+            library.EuclideanTransform(rotation=angle, translation=(tx, ty)),
+        ),
+        (
+            similarity(s, angle, tx, ty),
+            library.SimilarityTransform(scale=s, rotation=angle, translation=(tx, ty)),
+        ),
         (scale(s, s + 1), library.AffineTransform(scale=(s, s + 1))),
-        (shear(np.tan(0.3), np.tan(0.2)), library.AffineTransform(shear=(-0.3, -0.2))),  # y up, there
-        (compose(translation(tx, ty), scale(s)), library.AffineTransform(scale=s, translation=(tx, ty))),
+        (
+            shear(np.tan(0.3), np.tan(0.2)),
+            library.AffineTransform(shear=(-0.3, -0.2)),
+        ),  # y up, there
+        (
+            compose(translation(tx, ty), scale(s)),
+            library.AffineTransform(scale=s, translation=(tx, ty)),
+        ),
     ):
         assert_near(to_homogeneous(matrix), other.params, 2e-15)
 
@@ -99,7 +113,11 @@ def test_families_agree_with_skimage(s, angle, tx, ty):
 @given(angle=st.floats(-3, 3), tx=NUMBERS, ty=NUMBERS, s=st.floats(0.1, 3))
 def test_named_families_are_compositions(angle, tx, ty, s):
     assert_near(rigid(angle, tx, ty), compose(translation(tx, ty), rotation(angle)), 1e-15)
-    assert_near(similarity(s, angle, tx, ty), compose(translation(tx, ty), rotation(angle), scale(s)), 1e-15)
+    assert_near(
+        similarity(s, angle, tx, ty),
+        compose(translation(tx, ty), rotation(angle), scale(s)),
+        1e-15,
+    )
 
 
 def test_arrays_of_parameters_broadcast():
@@ -132,7 +150,9 @@ def test_gradients_flow_through_tensors_of_parameters(make, dtype):
     parameter = torch.tensor([0.5, 0.25], dtype=dtype, requires_grad=True)
     matrix = make(parameter)
     assert (matrix.dtype, tuple(matrix.shape)) == (dtype, (2, 2, 3))
-    np.testing.assert_allclose(matrix.detach().numpy(), make(parameter.detach().numpy()), rtol=2e-7)
+    np.testing.assert_allclose(
+        matrix.detach().numpy(), make(parameter.detach().numpy()), rtol=2e-7
+    )
     matrix.sum().backward()
     h = 1e-6
     at = parameter.detach().double().numpy()
@@ -159,7 +179,9 @@ def test_float32_arrays_give_float32():
         lambda a: affine(a, 0.0, 0.0, 0.0, 0.0, 0.0),
     ],
 )
-@pytest.mark.parametrize("array", [np.array([0, 1]), torch.tensor([0, 1])], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    "array", [np.array([0, 1]), torch.tensor([0, 1])], ids=["numpy", "torch"]
+)
 def test_arrays_of_integers_are_refused(make, array):
     with pytest.raises(TypeError, match=r"expected float32 or float64, got .*int64"):
         make(array)
@@ -204,7 +226,11 @@ def test_composition_is_associative(a, b, c):
     assert_near(compose(a, b, c), compose(a, compose(b, c)), 1e-12)
 
 
-@given(a=matrices(), b=matrices(batch=(4,)), points=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5))
+@given(
+    a=matrices(),
+    b=matrices(batch=(4,)),
+    points=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5),
+)
 def test_composition_moves_by_the_last_first(a, b, points):
     points = np.array(points)
     assert_near(apply(compose(a, b), points), apply(a, apply(b, points)), 1e-12)
@@ -228,11 +254,16 @@ def test_inverse_agrees_with_numpy(matrix):
 
 def test_apply_by_hand():
     points = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    np.testing.assert_array_equal(apply(affine(1, 2, 3, 4, 5, 6), points), [[3, 6], [4, 10], [5, 11]])
+    np.testing.assert_array_equal(
+        apply(affine(1, 2, 3, 4, 5, 6), points), [[3, 6], [4, 10], [5, 11]]
+    )
 
 
 def test_apply_broadcasts_batches():
-    matrix, points = np.stack([translation(1, 0), scale(2), shear(1)]), np.arange(8.0).reshape(4, 2)
+    matrix, points = (
+        np.stack([translation(1, 0), scale(2), shear(1)]),
+        np.arange(8.0).reshape(4, 2),
+    )
     moved = apply(matrix, points)
     assert moved.shape == (3, 4, 2)
     for i in range(3):
@@ -253,7 +284,9 @@ def test_torch_tensors_stay_tensors():
     result = apply(compose(from_homogeneous(to_homogeneous(matrix)), inverse(matrix)), points)
     assert_near(result.detach(), points, 1e-14)
     result.sum().backward()
-    assert_near(matrix.grad, np.zeros((2, 3)), 1e-13)  # the composition is the identity, whatever the matrix
+    assert_near(
+        matrix.grad, np.zeros((2, 3)), 1e-13
+    )  # the composition is the identity, whatever the matrix
 
 
 # Between pixels and normalised coordinates
@@ -263,14 +296,18 @@ def test_torch_tensors_stay_tensors():
 @pytest.mark.parametrize("output_size", [(1, 1), (7, 3), (1, 6)])
 @CORNERS
 @given(theta=matrices())
-def test_pixel_matrix_moves_pixels_as_the_grid_does(input_size, output_size, align_corners, theta):
+def test_pixel_matrix_moves_pixels_as_the_grid_does(
+    input_size, output_size, align_corners, theta
+):
     grid = stnlib.affine_grid(theta[None], output_size, align_corners=align_corners)[0]
     x = unnormalise(grid[..., 0], input_size[1], align_corners=align_corners)
     y = unnormalise(grid[..., 1], input_size[0], align_corners=align_corners)
     rows, columns = np.indices(output_size)
     pixels = np.stack((columns, rows), axis=-1).reshape(-1, 2).astype(float)
     matrix = theta_to_pixel(theta, input_size, output_size, align_corners=align_corners)
-    assert_near(apply(matrix, pixels).reshape(*output_size, 2), np.stack((x, y), axis=-1), 1e-12)
+    assert_near(
+        apply(matrix, pixels).reshape(*output_size, 2), np.stack((x, y), axis=-1), 1e-12
+    )
     again = theta_to_pixel(
         pixel_to_theta(matrix, input_size, output_size, align_corners=align_corners),
         input_size,
@@ -298,7 +335,9 @@ def test_pixel_to_theta_and_back(align_corners, matrix, sizes):
 
 def test_sizes_are_height_then_width():
     # A shift by one pixel of a width of 4 is half a unit; of a height of 2, one.
-    np.testing.assert_array_equal(pixel_to_theta(translation(1, 1), (2, 4), (2, 4)), [[1, 0, 0.5], [0, 1, 1]])
+    np.testing.assert_array_equal(
+        pixel_to_theta(translation(1, 1), (2, 4), (2, 4)), [[1, 0, 0.5], [0, 1, 1]]
+    )
 
 
 def test_pixel_matrices_keep_dtype_and_gradient():
@@ -312,7 +351,9 @@ def test_pixel_matrices_keep_dtype_and_gradient():
 def warp_with_opencv(image, theta, size, align_corners):
     matrix = theta_to_pixel(theta, image.shape, size, align_corners=align_corners)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(image, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.warpAffine(
+        image, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT
+    )
 
 
 @CORNERS
@@ -329,7 +370,14 @@ def test_opencv_agrees_on_translations(align_corners, shift, size):
 @pytest.mark.parametrize(
     ("align_corners", "size"),
     # Steps of whole 32nds of a pixel, which is what OpenCV resolves.
-    [(False, (16, 8)), (False, (4, 16)), (False, (2, 32)), (True, (15, 8)), (True, (8, 29)), (True, (57, 15))],
+    [
+        (False, (16, 8)),
+        (False, (4, 16)),
+        (False, (2, 32)),
+        (True, (15, 8)),
+        (True, (8, 29)),
+        (True, (57, 15)),
+    ],
 )
 def test_opencv_agrees_on_changes_of_size(align_corners, size):
     image = np.random.default_rng(0).random((8, 8)).astype(np.float32)
@@ -359,7 +407,9 @@ def test_a_box_of_whole_numbers_is_a_slice(align_corners, case):
     theta = box_to_theta(np.array([[x0, y0, x1, y1]], float), size, align_corners=align_corners)
     grid = stnlib.affine_grid(theta, (y1 - y0, x1 - x0), align_corners=align_corners)
     output = stnlib.grid_sample(image, grid, align_corners=align_corners)
-    assert_near(output, image[..., y0:y1, x0:x1], 1e-13)  # positions are off by an ulp or two of 12
+    assert_near(
+        output, image[..., y0:y1, x0:x1], 1e-13
+    )  # positions are off by an ulp or two of 12
 
 
 @CORNERS
@@ -401,13 +451,17 @@ def test_affine_family_starts_from_the_identity():
 
 
 def test_affine_parameters_are_the_entries_row_by_row():
-    np.testing.assert_array_equal(Affine().matrix(np.arange(6.0)[None]), [[[0, 1, 2], [3, 4, 5]]])
+    np.testing.assert_array_equal(
+        Affine().matrix(np.arange(6.0)[None]), [[[0, 1, 2], [3, 4, 5]]]
+    )
 
 
 @CORNERS
 def test_affine_grid_of_the_family_knows_align_corners(align_corners):
     grid = Affine().grid(Affine().identity()[None], (2, 3), align_corners=align_corners)
-    np.testing.assert_allclose(grid[0, 0, :, 0], normalise(np.arange(3.0), 3, align_corners=align_corners), atol=1e-16)
+    np.testing.assert_allclose(
+        grid[0, 0, :, 0], normalise(np.arange(3.0), 3, align_corners=align_corners), atol=1e-16
+    )
 
 
 def test_affine_family_says_its_name():
@@ -428,32 +482,88 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: to_homogeneous(np.eye(3)), ValueError, "matrix: expected shape (..., 2, 3), got (3, 3)"),
-        (lambda: to_homogeneous(np.eye(2, 3, dtype=int)), TypeError, "matrix: expected float32 or float64, got int64"),
+        (
+            lambda: to_homogeneous(np.eye(3)),
+            ValueError,
+            "matrix: expected shape (..., 2, 3), got (3, 3)",
+        ),
+        (
+            lambda: to_homogeneous(np.eye(2, 3, dtype=int)),
+            TypeError,
+            "matrix: expected float32 or float64, got int64",
+        ),
         (
             lambda: to_homogeneous([[1.0, 0, 0], [0, 1, 0]]),
             TypeError,
             "matrix: expected a NumPy, CuPy or PyTorch array",
         ),
-        (lambda: from_homogeneous(MATRIX), ValueError, "matrix: expected shape (..., 3, 3), got (2, 3)"),
-        (lambda: from_homogeneous(np.eye(3, dtype=int)), TypeError, "matrix: expected float32 or float64, got int64"),
+        (
+            lambda: from_homogeneous(MATRIX),
+            ValueError,
+            "matrix: expected shape (..., 3, 3), got (2, 3)",
+        ),
+        (
+            lambda: from_homogeneous(np.eye(3, dtype=int)),
+            TypeError,
+            "matrix: expected float32 or float64, got int64",
+        ),
         (
             lambda: from_homogeneous(PROJECTIVE),
             ValueError,
             "matrix: expected a last row (0, 0, w) with w not 0, got a projective or singular matrix",
         ),
-        (lambda: from_homogeneous(np.diag([1.0, 1.0, 0.0])), ValueError, "got a projective or singular matrix"),
-        (lambda: apply(np.eye(3), np.zeros((1, 2))), ValueError, "matrix: expected shape (..., 2, 3), got (3, 3)"),
-        (lambda: apply(MATRIX, np.zeros((1, 3))), ValueError, "points: expected shape (..., K, 2), got (1, 3)"),
-        (lambda: apply(MATRIX, np.zeros(2)), ValueError, "points: expected shape (..., K, 2), got (2,)"),
-        (lambda: apply(MATRIX, np.zeros((1, 2), int)), TypeError, "points: expected float64, as matrix is, got int64"),
+        (
+            lambda: from_homogeneous(np.diag([1.0, 1.0, 0.0])),
+            ValueError,
+            "got a projective or singular matrix",
+        ),
+        (
+            lambda: apply(np.eye(3), np.zeros((1, 2))),
+            ValueError,
+            "matrix: expected shape (..., 2, 3), got (3, 3)",
+        ),
+        (
+            lambda: apply(MATRIX, np.zeros((1, 3))),
+            ValueError,
+            "points: expected shape (..., K, 2), got (1, 3)",
+        ),
+        (
+            lambda: apply(MATRIX, np.zeros(2)),
+            ValueError,
+            "points: expected shape (..., K, 2), got (2,)",
+        ),
+        (
+            lambda: apply(MATRIX, np.zeros((1, 2), int)),
+            TypeError,
+            "points: expected float64, as matrix is, got int64",
+        ),
         (lambda: apply(MATRIX, torch.zeros(1, 2)), TypeError, "arrays of different libraries"),
-        (lambda: apply(MATRIX, np.zeros((1, 2), np.float32)), TypeError, "points: expected float64"),
+        (
+            lambda: apply(MATRIX, np.zeros((1, 2), np.float32)),
+            TypeError,
+            "points: expected float64",
+        ),
         (compose, ValueError, "matrices: expected at least one matrix, got none"),
-        (lambda: compose(MATRIX, np.eye(3)), ValueError, "matrices[1]: expected shape (..., 2, 3), got (3, 3)"),
-        (lambda: compose(MATRIX, torch.eye(2, 3)), TypeError, "arrays of different libraries: matrices[0] is a numpy"),
-        (lambda: compose(MATRIX, np.eye(2, 3, dtype=np.float32)), TypeError, "matrices[1]: expected float64"),
-        (lambda: inverse(np.eye(3)), ValueError, "matrix: expected shape (..., 2, 3), got (3, 3)"),
+        (
+            lambda: compose(MATRIX, np.eye(3)),
+            ValueError,
+            "matrices[1]: expected shape (..., 2, 3), got (3, 3)",
+        ),
+        (
+            lambda: compose(MATRIX, torch.eye(2, 3)),
+            TypeError,
+            "arrays of different libraries: matrices[0] is a numpy",
+        ),
+        (
+            lambda: compose(MATRIX, np.eye(2, 3, dtype=np.float32)),
+            TypeError,
+            "matrices[1]: expected float64",
+        ),
+        (
+            lambda: inverse(np.eye(3)),
+            ValueError,
+            "matrix: expected shape (..., 2, 3), got (3, 3)",
+        ),
         (
             lambda: inverse(np.stack([MATRIX, scale(1.0, 0.0)])),
             ValueError,
@@ -464,7 +574,11 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
             ValueError,
             "theta: expected shape (..., 2, 3), got (3, 3)",
         ),
-        (lambda: theta_to_pixel(MATRIX, (4,), (4, 4)), ValueError, "input_size: expected a height and a width, got"),
+        (
+            lambda: theta_to_pixel(MATRIX, (4,), (4, 4)),
+            ValueError,
+            "input_size: expected a height and a width, got",
+        ),
         (
             lambda: theta_to_pixel(MATRIX, (4, 4), (0, 4)),
             ValueError,
@@ -475,27 +589,51 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
             ValueError,
             "matrix: expected shape (..., 2, 3), got (3, 3)",
         ),
-        (lambda: pixel_to_theta(MATRIX, (4, -1), (4, 4)), ValueError, "input_size: expected a height and a width"),
+        (
+            lambda: pixel_to_theta(MATRIX, (4, -1), (4, 4)),
+            ValueError,
+            "input_size: expected a height and a width",
+        ),
         (
             lambda: pixel_to_theta(MATRIX, (4, 4), (1, 1, 4, 4)),
             ValueError,
             "output_size: expected a height and a width",
         ),
-        (lambda: box_to_theta(np.zeros(3), (4, 4)), ValueError, "box: expected shape (..., 4), got (3,)"),
-        (lambda: box_to_theta(np.zeros(()), (4, 4)), ValueError, "box: expected shape (..., 4), got ()"),
-        (lambda: box_to_theta(np.zeros(4, int), (4, 4)), TypeError, "box: expected float32 or float64, got int64"),
+        (
+            lambda: box_to_theta(np.zeros(3), (4, 4)),
+            ValueError,
+            "box: expected shape (..., 4), got (3,)",
+        ),
+        (
+            lambda: box_to_theta(np.zeros(()), (4, 4)),
+            ValueError,
+            "box: expected shape (..., 4), got ()",
+        ),
+        (
+            lambda: box_to_theta(np.zeros(4, int), (4, 4)),
+            TypeError,
+            "box: expected float32 or float64, got int64",
+        ),
         (
             lambda: box_to_theta(np.array([2.0, 0.0, 2.0, 1.0]), (4, 4)),
             ValueError,
             "box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got an empty box",
         ),
-        (lambda: box_to_theta(np.array([0.0, 3.0, 2.0, 1.0]), (4, 4)), ValueError, "got an empty box"),
+        (
+            lambda: box_to_theta(np.array([0.0, 3.0, 2.0, 1.0]), (4, 4)),
+            ValueError,
+            "got an empty box",
+        ),
         (
             lambda: box_to_theta(np.array([0.0, 0.0, 1.0, 1.0]), (0, 4)),
             ValueError,
             "input_size: expected a height and a width",
         ),
-        (lambda: theta_to_box(np.eye(3), (4, 4)), ValueError, "theta: expected shape (..., 2, 3), got (3, 3)"),
+        (
+            lambda: theta_to_box(np.eye(3), (4, 4)),
+            ValueError,
+            "theta: expected shape (..., 2, 3), got (3, 3)",
+        ),
         (
             lambda: theta_to_box(rotation(0.1), (4, 4)),
             ValueError,
@@ -509,9 +647,21 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
             ValueError,
             "input_size: expected a height and a width of at least 1, got (4, 0)",
         ),
-        (lambda: Affine().matrix(np.zeros(6)), ValueError, "theta: expected shape (N, 6), got (6,)"),
-        (lambda: Affine().grid(np.zeros((2, 5)), (4, 4)), ValueError, "theta: expected shape (N, 6), got (2, 5)"),
-        (lambda: Affine().matrix([1, 0, 0, 0, 1, 0]), TypeError, "theta: expected a NumPy, CuPy or PyTorch array"),
+        (
+            lambda: Affine().matrix(np.zeros(6)),
+            ValueError,
+            "theta: expected shape (N, 6), got (6,)",
+        ),
+        (
+            lambda: Affine().grid(np.zeros((2, 5)), (4, 4)),
+            ValueError,
+            "theta: expected shape (N, 6), got (2, 5)",
+        ),
+        (
+            lambda: Affine().matrix([1, 0, 0, 0, 1, 0]),
+            TypeError,
+            "theta: expected a NumPy, CuPy or PyTorch array",
+        ),
     ],
 )
 def test_refusals(call, error, message):

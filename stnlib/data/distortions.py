@@ -73,7 +73,9 @@ class Distortion:
         to_frame = transforms.compose(
             transforms.similarity(scale, angle, x, y), transforms.translation(-centre, -centre)
         )
-        return transforms.pixel_to_theta(transforms.inverse(to_frame), (DIGIT, DIGIT), self.size)
+        return transforms.pixel_to_theta(
+            transforms.inverse(to_frame), (DIGIT, DIGIT), self.size
+        )
 
     def apply(self, images: Array, theta: np.ndarray) -> Array:
         """Distort images by transforms that `theta` drew.

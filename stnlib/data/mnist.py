@@ -58,7 +58,9 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     images = _read(f"{PREFIX[split]}-images-idx3-ubyte")
     labels = _read(f"{PREFIX[split]}-labels-idx1-ubyte")
     # Both files open with a header, of 16 and 8 bytes; the checksum has vouched for what it says.
-    return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
+    return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(
+        labels, np.uint8, offset=8
+    )
 
 
 def to_input(images: np.ndarray) -> np.ndarray:
@@ -97,8 +99,12 @@ def _read(name: str) -> bytes:
     except FileNotFoundError:
         raise OSError(f"{path} is missing; install stnlib again") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise OSError(f"{path} is corrupt or cut short ({error}); install stnlib again") from None
+        raise OSError(
+            f"{path} is corrupt or cut short ({error}); install stnlib again"
+        ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256[name]:
-        raise OSError(f"{path} has changed: expected SHA-256 {SHA256[name]}, got {found}; install stnlib again")
+        raise OSError(
+            f"{path} has changed: expected SHA-256 {SHA256[name]}, got {found}; install stnlib again"
+        )
     return content

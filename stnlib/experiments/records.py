@@ -53,7 +53,9 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(record).__name__}")
         return record
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are of this kind
-        raise ValueError(f"{path} is not a whole record ({error}); remove it and measure again") from None
+        raise ValueError(
+            f"{path} is not a whole record ({error}); remove it and measure again"
+        ) from None
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

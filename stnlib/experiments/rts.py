@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,15 @@ def test_set() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Return the distorted test set: images (10000, 1, 42, 42), labels (10000,) and the thetas that distorted it."""
     images, labels = mnist.load("test")
     theta = RTS.theta(len(images), np.random.default_rng(TEST_SEED))
-    distorted = [RTS.apply(mnist.to_input(images[i : i + 1000]), theta[i : i + 1000]) for i in range(0, 10_000, 1000)]
-    return torch.from_numpy(np.concatenate(distorted)), torch.from_numpy(labels.astype(np.int64)), theta
+    distorted = [
+        RTS.apply(mnist.to_input(images[i : i + 1000]), theta[i : i + 1000])
+        for i in range(0, 10_000, 1000)
+    ]
+    return (
+        torch.from_numpy(np.concatenate(distorted)),
+        torch.from_numpy(labels.astype(np.int64)),
+        theta,
+    )
 
 
 def pose(theta: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,7 +85,9 @@ def regressed_theta(network: STFCN, images: torch.Tensor) -> np.ndarray:
     return torch.cat(theta).double().reshape(-1, 2, 3).numpy()
 
 
-def run(name: str, iterations: int, seed: int, after_step: Any = lambda step, loss: None) -> dict[str, Any]:
+def run(
+    name: str, iterations: int, seed: int, after_step: Any = lambda step, loss: None
+) -> dict[str, Any]:
     """Train one network and measure it.
 
     Parameters
@@ -118,17 +128,26 @@ def run(name: str, iterations: int, seed: int, after_step: Any = lambda step, lo
         result["mirrored"] = int((~upright).sum())
         result["pose_before"] = statistics(distorted_by)
         # From the transformer's output to the frame, and from the frame to the digit.
-        result["pose_after"] = statistics(transforms.compose(distorted_by[upright], theta[upright]))
+        result["pose_after"] = statistics(
+            transforms.compose(distorted_by[upright], theta[upright])
+        )
     return result
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m stnlib.experiments.rts", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m stnlib.experiments.rts", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--iterations", nargs="+", type=int, default=[1800, 7200])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch; figures repeat exactly for one number")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="of PyTorch; figures repeat exactly for one number",
+    )
     parser.add_argument("--output", type=Path, default=Path("results/rts.json"))
     options = parser.parse_args(arguments)
     progress = require("rich.progress", "train", "stnlib.experiments.rts")
@@ -136,7 +155,9 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     record = records.read(options.output) if options.output.exists() else {"runs": []}
     done = {(r["network"], r["schedule"]["iterations"], r["seed"]) for r in record["runs"]}
-    command = "python -m stnlib.experiments.rts " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    command = "python -m stnlib.experiments.rts " + " ".join(
+        sys.argv[1:] if arguments is None else arguments
+    )
     for iterations in options.iterations:
         for seed in options.seeds:
             for name in options.networks:
@@ -144,11 +165,18 @@ def main(arguments: list[str] | None = None) -> None:
                     continue
                 with progress.Progress(transient=True) as bar:
                     task = bar.add_task(f"{name}, seed {seed}", total=iterations)
-                    result = run(name, iterations, seed, lambda step, loss: bar.update(task, completed=step))  # noqa: B023
-                result |= {"command": command.strip(), "threads": options.threads, "environment": records.environment()}
+                    advance = partial(bar.advance, task)
+                    result = run(name, iterations, seed, lambda step, loss, go=advance: go())
+                result |= {
+                    "command": command.strip(),
+                    "threads": options.threads,
+                    "environment": records.environment(),
+                }
                 record["runs"].append(result)
                 records.write(options.output, record)
-                print(f"{name}, {iterations} iterations, seed {seed}: {100 * result['error']:.2f} % error")
+                print(
+                    f"{name}, {iterations} iterations, seed {seed}: {100 * result['error']:.2f} % error"
+                )
 
 
 if __name__ == "__main__":

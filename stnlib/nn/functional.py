@@ -13,7 +13,9 @@ from .. import sampling
 
 class _AffineGrid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, theta: torch.Tensor, size: Sequence[int], align_corners: bool) -> torch.Tensor:
+    def forward(
+        ctx: Any, theta: torch.Tensor, size: Sequence[int], align_corners: bool
+    ) -> torch.Tensor:
         ctx.align_corners = align_corners
         return sampling.affine_grid(theta, size, align_corners=align_corners)
 
@@ -25,14 +27,18 @@ class _AffineGrid(torch.autograd.Function):
 
 class _GridSample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    def forward(
+        ctx: Any, input: torch.Tensor, grid: torch.Tensor, options: dict[str, Any]
+    ) -> torch.Tensor:
         ctx.save_for_backward(input, grid)
         ctx.options = options
         return sampling.grid_sample(input, grid, **options)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+    def backward(
+        ctx: Any, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         input, grid = ctx.saved_tensors
         needs_input, needs_grid, _ = ctx.needs_input_grad
         grad_input, grad_grid = sampling.grid_sample_vjp(
@@ -41,7 +47,9 @@ class _GridSample(torch.autograd.Function):
         return grad_input, grad_grid, None
 
 
-def affine_grid(theta: torch.Tensor, size: Sequence[int], *, align_corners: bool = False) -> torch.Tensor:
+def affine_grid(
+    theta: torch.Tensor, size: Sequence[int], *, align_corners: bool = False
+) -> torch.Tensor:
     """Generate the sampling grid of an affine transform, differentiable in theta: see `stnlib.affine_grid`.
 
     Parameters

@@ -90,7 +90,10 @@ class STFCN(nn.Module):
     """
 
     def __init__(
-        self, size: tuple[int, int] = (42, 42), parameters: int = 400_000, transform: Affine | None = None
+        self,
+        size: tuple[int, int] = (42, 42),
+        parameters: int = 400_000,
+        transform: Affine | None = None,
     ) -> None:
         super().__init__()
         transform = Affine() if transform is None else transform
@@ -108,7 +111,9 @@ class STFCN(nn.Module):
         self.transformer = SpatialTransformer(localisation, transform)
         self.pool = nn.AvgPool2d(2)
         pooled, spent = (size[0] // 2, size[1] // 2), count_parameters(localisation)
-        _hidden_units(pooled[0] * pooled[1], parameters, spent)  # refuses a budget that is too small
+        _hidden_units(
+            pooled[0] * pooled[1], parameters, spent
+        )  # refuses a budget that is too small
         self.classifier = FCN(pooled, parameters - spent)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -132,7 +137,9 @@ def count_parameters(network: nn.Module) -> int:
     >>> count_parameters(nn.Linear(3, 2))
     8
     """
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return sum(
+        parameter.numel() for parameter in network.parameters() if parameter.requires_grad
+    )
 
 
 def _hidden_units(pixels: int, parameters: int, spent: int = 0) -> int:
@@ -141,5 +148,7 @@ def _hidden_units(pixels: int, parameters: int, spent: int = 0) -> int:
     room = linear**2 + 4 * (parameters - spent - CLASSES)
     units = (math.isqrt(room) - linear) // 2 if room > 0 else 0
     if units < 1:
-        raise ValueError(f"parameters: {parameters} do not pay for one hidden unit a layer on {pixels} pixels")
+        raise ValueError(
+            f"parameters: {parameters} do not pay for one hidden unit a layer on {pixels} pixels"
+        )
     return units

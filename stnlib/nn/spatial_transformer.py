@@ -62,11 +62,17 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(localisation, nn.Module):
-            raise TypeError(f"localisation: expected a torch.nn.Module, got {type(localisation).__name__}")
+            raise TypeError(
+                f"localisation: expected a torch.nn.Module, got {type(localisation).__name__}"
+            )
         self.localisation = localisation
         self.transform = Affine() if transform is None else transform
         self.size = size
-        self.options: dict[str, Any] = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+        self.options: dict[str, Any] = {
+            "mode": mode,
+            "padding_mode": padding_mode,
+            "align_corners": align_corners,
+        }
         initialise_identity(localisation, self.transform)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -76,7 +82,9 @@ class SpatialTransformer(nn.Module):
     def sample(self, input: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Return the input transformed by a theta, (N, P), that is given rather than regressed."""
         size = tuple(input.shape[-2:]) if self.size is None else self.size
-        grid = self.transform.grid(theta.to(torch.float64), size, align_corners=self.options["align_corners"])
+        grid = self.transform.grid(
+            theta.to(torch.float64), size, align_corners=self.options["align_corners"]
+        )
         return grid_sample(input, grid, **self.options)
 
     def extra_repr(self) -> str:
@@ -115,10 +123,14 @@ def initialise_identity(localisation: nn.Module, transform: Affine) -> None:
     layers = [module for module in localisation.modules() if isinstance(module, nn.Linear)]
     expected = f"{transform.num_parameters} outputs and a bias, as {transform} needs"
     if not layers:
-        raise ValueError(f"localisation: expected a last linear layer with {expected}, got no linear layer")
+        raise ValueError(
+            f"localisation: expected a last linear layer with {expected}, got no linear layer"
+        )
     last = layers[-1]
     if last.out_features != transform.num_parameters or last.bias is None:
-        raise ValueError(f"localisation: expected a last linear layer with {expected}, got {last}")
+        raise ValueError(
+            f"localisation: expected a last linear layer with {expected}, got {last}"
+        )
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.as_tensor(transform.identity()))

@@ -49,7 +49,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.batch < 1:
-            raise ValueError(f"iterations and batch: expected at least 1, got {self.iterations} and {self.batch}")
+            raise ValueError(
+                f"iterations and batch: expected at least 1, got {self.iterations} and {self.batch}"
+            )
         if not 0 < self.warm_up < 1:
             raise ValueError(f"warm_up: expected a number between 0 and 1, got {self.warm_up}")
 
@@ -69,7 +71,11 @@ class Schedule:
 
 
 def batches(
-    images: np.ndarray, labels: np.ndarray, distortion: Distortion, size: int, rng: np.random.Generator
+    images: np.ndarray,
+    labels: np.ndarray,
+    distortion: Distortion,
+    size: int,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield random digits, freshly distorted, for ever.
 
@@ -123,7 +129,10 @@ def train(
     """
     named = list(network.named_parameters())
     groups = [
-        {"params": [p for name, p in named if "localisation" not in name], "lr": schedule.learning_rate},
+        {
+            "params": [p for name, p in named if "localisation" not in name],
+            "lr": schedule.learning_rate,
+        },
         {
             "params": [p for name, p in named if "localisation" in name],
             "lr": schedule.learning_rate * schedule.localisation,
@@ -137,7 +146,9 @@ def train(
         images, labels = next(data)
         loss = cross_entropy(network(images), labels)
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step}; a lower learning rate usually helps")
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {step}; a lower learning rate usually helps"
+            )
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
@@ -149,7 +160,9 @@ def train(
 
 
 @torch.no_grad()
-def error_rate(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int = 1000) -> float:
+def error_rate(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, batch: int = 1000
+) -> float:
     """Return the part of the images that a classifier gets wrong, between 0 and 1.
 
     Parameters
