@@ -1,0 +1,276 @@
+"""The built book in a browser, opened as a reader without a network opens it: from file://."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "_build" / "html"
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [
+    TOC["root"],
+    *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]),
+]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+DRIVER = shutil.which("chromedriver")
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--window-size=1200,900",
+]
+# The theme (sphinx-book-theme 1.3) declares this twice on every page, and no harm comes of it.
+KNOWN_ERROR = "Identifier 'THEBE_JS_URL' has already been declared"
+PHONE = 375  # pixels, the width of a small phone
+
+WHEN_READY = """
+const done = arguments[0];
+const typeset = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
+const images = [...document.images].map((image) => { image.loading = "eager"; return image.decode().catch(() => {}); });
+typeset.then(() => Promise.all(images)).then(() => document.fonts.ready).then(() => done(true));
+"""
+
+# MathJax sets what it cannot read as an error, and a command that it does not know in red.
+LOOK = """
+const article = document.querySelector("article") || document.body;
+const said = (element) => element.textContent.trim().slice(0, 80);
+return {
+  title: document.title,
+  math: article.querySelectorAll(".math").length,
+  untypeset: [...article.querySelectorAll(".math")].filter((m) => !m.querySelector("mjx-container")).map(said),
+  wrong: [...document.querySelectorAll("mjx-merror, mtext[mathcolor=red]")].map(said),
+  missingFonts: [...document.fonts].filter((font) => font.status === "error").map((font) => font.family),
+  images: [...article.querySelectorAll("img")].map((i) => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
+  links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
+  ids: [...document.querySelectorAll("[id]")].map((element) => element.id),
+  solutions: [...article.querySelectorAll(".solution")].map(
+    (s) => s.querySelector(".admonition-title ~ *").checkVisibility({visibilityProperty: true})
+  ),
+};
+"""
+
+MEASURE_ON_A_PHONE = """
+const root = document.documentElement;
+const wide = [...document.querySelectorAll("article *")].filter((element) => {
+  for (let up = element.parentElement; up && up !== document.body; up = up.parentElement)
+    if (up !== root && getComputedStyle(up).overflowX !== "visible" && up.scrollWidth > up.clientWidth) return false;
+  return element.getBoundingClientRect().right > window.innerWidth + 1;
+});
+return {
+  inner: window.innerWidth,
+  scroll: root.scrollWidth,
+  wide: wide.slice(0, 5).map((e) => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`),
+};
+"""
+
+LOOK_IN_THE_DARK = """
+document.documentElement.dataset.theme = "dark";
+document.documentElement.dataset.mode = "dark";
+const style = getComputedStyle(document.body);
+return {
+  page: style.backgroundColor,
+  text: style.color,
+  figures: [...document.querySelectorAll("article img")].map((i) => getComputedStyle(i).backgroundColor),
+};
+"""
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH"
+    ),
+    pytest.mark.skipif(
+        not (BOOK / "index.html").exists(), reason=f"needs the book in {BOOK}: make book"
+    ),
+]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.set_script_timeout(30)
+    driver.get("about:blank")  # what the browser's own first page asks for is not the book's
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def seen(browser: Any) -> dict[str, dict[str, Any]]:
+    """Open every page once and note what there is to see: by page, what the tests below look at."""
+    return {page: _visit(browser, BOOK / f"{page}.html") for page in PAGES}
+
+
+def _visit(browser: Any, path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # forget what the page before wrote
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.get(path.as_uri())
+    browser.execute_async_script(WHEN_READY)
+    facts = browser.execute_script(LOOK)
+    phone = {"width": PHONE, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    facts["phone"] = browser.execute_script(MEASURE_ON_A_PHONE)
+    facts["dark"] = browser.execute_script(LOOK_IN_THE_DARK)
+    facts["requests"] = _requests(browser)
+    facts["errors"] = _errors(browser)
+    return facts
+
+
+def _requests(browser: Any) -> list[str]:
+    """Return the addresses that were asked for, answered or not."""
+    messages = [
+        json.loads(entry["message"])["message"] for entry in browser.get_log("performance")
+    ]
+    return [
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def _errors(browser: Any) -> list[str]:
+    messages = [
+        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
+    ]
+    return [message for message in messages if KNOWN_ERROR not in message]
+
+
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
+
+
+@EVERY_PAGE
+def test_page_is_there(seen, page):
+    assert seen[page], f"{page}.html was not built"
+    assert seen[page]["title"]
+
+
+@EVERY_PAGE
+def test_equations_are_typeset(seen, page):
+    assert seen[page]["untypeset"] == []
+    assert seen[page]["wrong"] == []
+    assert seen[page]["missingFonts"] == []
+
+
+def test_there_are_equations(seen):
+    assert sum(facts["math"] for facts in seen.values()) > 20
+
+
+@EVERY_PAGE
+def test_nothing_is_asked_of_the_network(seen, page):
+    asked = [
+        url
+        for url in seen[page]["requests"]
+        if urlsplit(url).scheme not in {"file", "data", "blob"}
+    ]
+    assert seen[page]["requests"]
+    assert asked == []
+
+
+@EVERY_PAGE
+def test_console_has_no_errors(seen, page):
+    assert seen[page]["errors"] == []
+
+
+@EVERY_PAGE
+def test_images_are_shown_and_described(seen, page):
+    assert [image["src"] for image in seen[page]["images"] if not image["width"]] == []
+    assert [image["src"] for image in seen[page]["images"] if not image["alt"].strip()] == []
+
+
+@EVERY_PAGE
+def test_solutions_are_hidden(seen, page):
+    assert not any(seen[page]["solutions"])
+
+
+def test_solution_opens_when_it_is_asked_for(seen, browser):
+    page = next(page for page, facts in seen.items() if facts["solutions"])
+    browser.get((BOOK / f"{page}.html").as_uri())
+    browser.execute_async_script(WHEN_READY)
+    browser.execute_script("document.querySelector('.solution button.toggle-button').click()")
+    _wait(browser, lambda: browser.execute_script(LOOK)["solutions"][0])
+    assert not any(browser.execute_script(LOOK)["solutions"][1:])
+
+
+@EVERY_PAGE
+def test_page_does_not_scroll_sideways_on_a_phone(seen, page):
+    phone = seen[page]["phone"]
+    assert phone["inner"] == PHONE
+    assert phone["scroll"] <= PHONE, (
+        f"{phone['scroll']} pixels wide; too wide are {phone['wide']}"
+    )
+
+
+def _channels(colour: str) -> list[float]:
+    """Return red, green, blue and alpha of ``rgb(…)`` or ``rgba(…)``."""
+    numbers = [float(number) for number in colour.partition("(")[2].rstrip(")").split(",")]
+    return numbers if len(numbers) == 4 else [*numbers, 1.0]
+
+
+@EVERY_PAGE
+def test_figures_are_transparent_in_the_dark(seen, page):
+    dark = seen[page]["dark"]
+    assert max(_channels(dark["page"])[:3]) < 64 < min(_channels(dark["text"])[:3])
+    assert {_channels(colour)[3] for colour in dark["figures"]} <= {0.0}
+
+
+@EVERY_PAGE
+def test_links_within_the_book_lead_somewhere(seen, page):
+    broken = []
+    for link in dict.fromkeys(seen[page]["links"]):
+        parts = urlsplit(link)
+        if parts.scheme != "file":
+            continue
+        path = Path(unquote(parts.path))
+        target = (
+            seen.get(path.relative_to(BOOK).with_suffix("").as_posix(), {})
+            if path.is_relative_to(BOOK)
+            else {}
+        )
+        anchor = unquote(parts.fragment)
+        if not path.exists() or (anchor and target and anchor not in target["ids"]):
+            broken.append(link)
+    assert broken == []
+
+
+def test_first_page_leads_to_the_book(browser):
+    browser.get((BOOK / "index.html").as_uri())
+    _wait(browser, lambda: browser.current_url.endswith(f"/{TOC['root']}.html"))
+
+
+def test_search_finds_a_word(browser):
+    browser.get((BOOK / "search.html").as_uri() + "?q=bilinear")
+    results = _wait(
+        browser,
+        lambda: browser.execute_script(
+            "return [...document.querySelectorAll('#search-results li a')].map((a) => a.href)"
+        ),
+    )
+    assert any("/book/" in link for link in results)
+    assert all(Path(unquote(urlsplit(link).path)).exists() for link in results)
+
+
+def _wait(browser: Any, condition: Any) -> Any:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 10).until(lambda _: condition())
