@@ -91,6 +91,8 @@ def _cell_problems(position: int, cell: Cell) -> Iterator[str]:
         yield "a comment for nbval, which the book would print: use a tag"
     if odd := [t for t in _tags(cell) if t.startswith("nbval-") and t != "nbval-ignore-output"]:
         yield f"tagged {odd[0]}: its output or its run would go unchecked"
+    if "nbval-ignore-output" in _tags(cell) and not cell["outputs"]:
+        yield "its output is not compared, and none is stored"
     if "execution" in cell["metadata"]:
         yield "times of its run are stored: run make notebooks"
     yield from _figure_problems(cell)
@@ -261,6 +263,7 @@ def _whole() -> dict[str, Any]:
         nbformat.v4.new_code_cell(
             "\n# how long\ntime()",
             execution_count=4,
+            outputs=[stream],
             metadata={"tags": ["nbval-ignore-output"]},
             id="f",
         ),
@@ -332,6 +335,7 @@ BREAKS: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
         lambda n: _set(n, "cells.1.metadata.tags", ["nbval-ignore-output"]),
     ),
     "not ignored": ("and the list in", lambda n: _set(n, "cells.5.metadata.tags", [])),
+    "ignored and empty": ("and none is stored", lambda n: _set(n, "cells.5.outputs", [])),
     "skipped": (
         "tagged nbval-skip",
         lambda n: _set(n, "cells.1.metadata.tags", ["nbval-skip"]),
