@@ -8,7 +8,7 @@ NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb))
 PAGE := _build/html/index.html
 JUPYTER_BOOK := $(BIN)/jupyter-book build . -W -n --keep-going
 # Sphinx looks at pages alone; a change of what lies beside them calls for all.
-NEWER = $(shell find book/_static _config.yml -newer _build/html/book/index.html 2>/dev/null)
+NEWER = $(shell find book/_static _config.yml _toc.yml -newer _build/html/book/index.html 2>/dev/null)
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with=tests/nbval_sanitise.cfg
 
 export PYTHONHASHSEED := 0
@@ -62,7 +62,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	    sys.exit(f"Python 3.11 or later is needed, and $(PYTHON) is {v[0]}.{v[1]}: make PYTHON=python3.12 …" if v < (3, 11) else 0)'
 	@echo "Installing into $(VENV); this takes a minute or two the first time."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps -e .
 	@touch $@

@@ -1,5 +1,8 @@
 """Spatial transformers from the ground up: grids, sampling and their gradients, on NumPy, CuPy and PyTorch arrays."""
 
+import importlib
+from typing import Any
+
 from . import transforms
 from .coordinates import normalise, pixel_centres, pixels_per_unit, unnormalise
 from .sampling import affine_grid, affine_grid_vjp, grid_sample, grid_sample_vjp
@@ -16,3 +19,16 @@ __all__ = [
     "transforms",
     "unnormalise",
 ]
+
+_ON_DEMAND = ("data", "nn", "plotting", "training")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part that needs more than NumPy when it is first asked for."""
+    if name in _ON_DEMAND:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])

@@ -54,9 +54,9 @@ def require_float(xp: Any, **arrays: Array) -> None:
     """Raise ``TypeError`` unless every array is float32 or float64."""
     for name, array in arrays.items():
         if array.dtype not in (xp.float32, xp.float64):
-            raise TypeError(
-                f"{name}: expected float32 or float64, got {array.dtype}; convert it, and divide 8-bit images by 255"
-            )
+            image = name in ("input", "images") and xp.isdtype(array.dtype, "integral")
+            advice = "convert it, and divide 8-bit images by 255" if image else "convert it"
+            raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; {advice}")
 
 
 def require_same_dtype(**arrays: Array) -> None:
@@ -84,9 +84,28 @@ def require_shape(array: Array, name: str, pattern: str) -> None:
         raise ValueError(f"{name}: expected shape {pattern}, got {shape}")
 
 
-def require_size(
-    size: Sequence[int], name: str, whole: Sequence[int] | None = None
-) -> tuple[int, int]:
+def require_broadcast(**arrays: Array) -> None:
+    """Raise ``ValueError`` unless the arrays' shapes, for matrices and points the leading ones, broadcast."""
+    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+    try:
+        np.broadcast_shapes(*shapes.values())
+    except ValueError:
+        given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"expected leading dimensions that broadcast, got {given}") from None
+
+
+def require_length(length: int, name: str) -> int:
+    """Return a number of pixels; raise unless it is a whole number of at least 1."""
+    try:
+        whole = operator.index(length)
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number of pixels, got {length!r}") from None
+    if whole < 1:
+        raise ValueError(f"{name}: expected at least 1 pixel, got {length}")
+    return whole
+
+
+def require_size(size: Sequence[int], name: str) -> tuple[int, int]:
     """Return the height and the width in pixels; raise unless ``size`` is two whole numbers of at least 1.
 
     Raises
@@ -94,16 +113,18 @@ def require_size(
     TypeError
         If size does not hold whole numbers.
     ValueError
-        If there are not two of them, or one is below 1. The sentence shows ``whole``, what the caller gave, if size
-        is a part of it.
+        If there are not two of them, or one is below 1.
     """
-    given = tuple(size if whole is None else whole)
     try:
-        height, width = (operator.index(length) for length in size)
+        given = tuple(size)
+    except TypeError:
+        raise TypeError(f"{name}: expected a height and a width, got {size!r}") from None
+    if len(given) != 2:
+        raise ValueError(f"{name}: expected a height and a width, got {given}")
+    try:
+        height, width = (operator.index(length) for length in given)
     except TypeError:
         raise TypeError(f"{name}: expected whole numbers of pixels, got {given}") from None
-    except ValueError:
-        raise ValueError(f"{name}: expected a height and a width, got {given}") from None
     if height < 1 or width < 1:
         raise ValueError(f"{name}: expected a height and a width of at least 1, got {given}")
     return height, width

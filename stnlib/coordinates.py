@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._arrays import Array
+from ._arrays import Array, require_length
 
 
 def pixels_per_unit(size: int, *, align_corners: bool = False) -> float:
@@ -27,11 +27,17 @@ def pixels_per_unit(size: int, *, align_corners: bool = False) -> float:
     float
         ``size / 2``, or ``(size - 1) / 2`` with ``align_corners=True``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If size is not a whole number of at least 1.
+
     Examples
     --------
     >>> pixels_per_unit(4), pixels_per_unit(4, align_corners=True)
     (2.0, 1.5)
     """
+    require_length(size, "size")
     return (size - 1 if align_corners else size) / 2
 
 
@@ -52,6 +58,11 @@ def normalise(position: Array, size: int, *, align_corners: bool = False) -> Arr
     float or array of the same shape
         Normalised coordinates. Where one pixel lies between its own centres (``size == 1`` and
         ``align_corners=True``), 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If size is not a whole number of at least 1.
 
     See Also
     --------
@@ -88,6 +99,11 @@ def unnormalise(coordinate: Array, size: int, *, align_corners: bool = False) ->
     -------
     float or array of the same shape
         Coordinates in pixels.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If size is not a whole number of at least 1.
 
     See Also
     --------
@@ -126,6 +142,11 @@ def pixel_centres(
     array of float64, shape (size,)
         Rising and symmetric about 0; a single pixel is at 0.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If size is not a whole number of at least 1.
+
     Notes
     -----
     The regular grid :math:`G` of the paper's section 3.2, one axis of it. Derived in chapter 1. Beware of
@@ -140,6 +161,7 @@ def pixel_centres(
     """
     if xp is None:
         import array_api_compat.numpy as xp
+    require_length(size, "size")
     return normalise(
         xp.arange(size, dtype=xp.float64, device=device), size, align_corners=align_corners
     )

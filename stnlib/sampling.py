@@ -165,7 +165,7 @@ def grid_sample(
     >>> grid_sample(image, np.array([[[[0.0, 0.0], [-0.5, -0.5]]]]))
     array([[[[15.,  0.]]]])
     """
-    xp = _check_sampler(input, grid, mode, padding_mode)
+    xp = _check_sampler(input, grid, mode, padding_mode, align_corners)
     rows, columns = _rows_and_columns(input, grid, mode, padding_mode, align_corners, xp)
     output = 0.0
     for row in rows:
@@ -227,7 +227,7 @@ def grid_sample_vjp(
     >>> grad_grid  # the image rises by 10 a pixel along x and by 20 along y, and a pixel is 1 wide
     array([[[[10., 20.]]]])
     """
-    xp = _check_sampler(input, grid, mode, padding_mode)
+    xp = _check_sampler(input, grid, mode, padding_mode, align_corners)
     _check_grad_output(grad_output, input, grid)
     rows, columns = _rows_and_columns(input, grid, mode, padding_mode, align_corners, xp)
     grad_input = image_gradient(grad_output, input, rows, columns, xp) if needs[0] else None
@@ -361,16 +361,31 @@ def _pixels(input: Array, row: Tap, column: Tap, xp: Any) -> Array:
 def _check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, int]:
     require_float(xp, theta=theta)
     require_shape(theta, "theta", "(N, 2, 3)")
-    if len(size) not in (2, 4):
-        raise ValueError(f"size: expected (N, C, H, W) or (H, W), got {tuple(size)}")
+    if not isinstance(size, Sequence) or len(size) not in (2, 4):
+        given = tuple(size) if isinstance(size, Sequence) else size
+        raise ValueError(f"size: expected (N, C, H, W) or (H, W), got {given!r}")
     if len(size) == 4 and size[0] != theta.shape[0]:
         raise ValueError(
             f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}"
         )
-    return require_size(size[-2:], "size", whole=size)
+    return require_size(size[-2:], "size")
 
 
-def _check_sampler(input: Array, grid: Array, mode: str, padding_mode: str) -> Any:
+def check_options(mode: str, padding_mode: str, align_corners: bool) -> None:
+    """Raise unless the options are ones that `grid_sample` knows."""
+    for name, value, known in (
+        ("mode", mode, tuple(KERNELS)),
+        ("padding_mode", padding_mode, PADDING_MODES),
+    ):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    if align_corners not in (True, False):
+        raise ValueError(f"align_corners: expected True or False, got {align_corners!r}")
+
+
+def _check_sampler(
+    input: Array, grid: Array, mode: str, padding_mode: str, align_corners: bool
+) -> Any:
     xp = _arrays.namespace(input=input, grid=grid)
     require_float(xp, input=input, grid=grid)
     if input.dtype == xp.float64 and grid.dtype == xp.float32:
@@ -389,12 +404,7 @@ def _check_sampler(input: Array, grid: Array, mode: str, padding_mode: str) -> A
             raise ValueError(
                 f"{name}: expected a height and a width of at least 1, got shape {tuple(array.shape)}"
             )
-    for name, value, known in (
-        ("mode", mode, tuple(KERNELS)),
-        ("padding_mode", padding_mode, PADDING_MODES),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+    check_options(mode, padding_mode, align_corners)
     return xp
 
 

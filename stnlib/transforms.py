@@ -16,7 +16,14 @@ import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from . import _arrays
-from ._arrays import Array, require_float, require_same_dtype, require_shape, require_size
+from ._arrays import (
+    Array,
+    require_broadcast,
+    require_float,
+    require_same_dtype,
+    require_shape,
+    require_size,
+)
 from .coordinates import normalise, unnormalise
 from .sampling import affine_grid
 
@@ -35,6 +42,7 @@ def _parameters(**parameters: Any) -> tuple[list[Array], Any]:
     require_float(xp, **arrays)
     require_same_dtype(**arrays)
     like = next(iter(arrays.values()), np.zeros(()))
+    require_broadcast(**arrays)
     converted = []
     for name, value in parameters.items():
         if name not in arrays:
@@ -74,7 +82,7 @@ def translation(tx: Any, ty: Any) -> Array:
 
     Notes
     -----
-    Derived in chapter 1, as are all the matrices below.
+    Derived in chapter 1.
 
     Examples
     --------
@@ -102,6 +110,10 @@ def rotation(angle: Any) -> Array:
     ------
     TypeError
         If an array is not of float32 or float64.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -131,6 +143,10 @@ def scale(sx: Any, sy: Any = None) -> Array:
     TypeError
         If an array is not of float32 or float64.
 
+    Notes
+    -----
+    Derived in chapter 1.
+
     Examples
     --------
     >>> scale(2.0)
@@ -157,6 +173,10 @@ def shear(kx: Any, ky: Any = 0.0) -> Array:
     ------
     TypeError
         If an array is not of float32 or float64.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -186,6 +206,10 @@ def rigid(angle: Any, tx: Any, ty: Any) -> Array:
     ------
     TypeError
         If an array is not of float32 or float64.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -217,6 +241,10 @@ def similarity(s: Any, angle: Any, tx: Any, ty: Any) -> Array:
     TypeError
         If an array is not of float32 or float64.
 
+    Notes
+    -----
+    Derived in chapter 1.
+
     Examples
     --------
     >>> similarity(2.0, 0.0, 3.0, 4.0)
@@ -245,6 +273,10 @@ def affine(a11: Any, a12: Any, tx: Any, a21: Any, a22: Any, ty: Any) -> Array:
     TypeError
         If an array is not of float32 or float64.
 
+    Notes
+    -----
+    Derived in chapter 1.
+
     Examples
     --------
     >>> affine(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
@@ -270,6 +302,10 @@ def to_homogeneous(matrix: Array) -> Array:
     ------
     TypeError, ValueError
         If matrix is not such an array.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -302,6 +338,10 @@ def from_homogeneous(matrix: Array) -> Array:
     ValueError
         If the shape differs, or the last row is not a multiple of (0, 0, 1): then the matrix is projective and
         has no affine form.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -339,6 +379,10 @@ def apply(matrix: Array, points: Array) -> Array:
     TypeError, ValueError
         If an argument is not such an array.
 
+    Notes
+    -----
+    Derived in chapter 1.
+
     Examples
     --------
     >>> apply(translation(3.0, 4.0), np.asarray([[0.0, 0.0], [1.0, 1.0]]))
@@ -350,6 +394,7 @@ def apply(matrix: Array, points: Array) -> Array:
     require_same_dtype(matrix=matrix, points=points)
     if points.ndim < 2 or points.shape[-1] != 2:
         raise ValueError(f"points: expected shape (..., K, 2), got {tuple(points.shape)}")
+    require_broadcast(matrix=matrix[..., 0, 0], points=points[..., 0, 0])
     return points @ xp.matrix_transpose(matrix[..., :2]) + matrix[..., None, :, 2]
 
 
@@ -372,6 +417,10 @@ def compose(*matrices: Array) -> Array:
     TypeError, ValueError
         If there is none, or an argument is not such an array.
 
+    Notes
+    -----
+    Derived in chapter 1.
+
     Examples
     --------
     >>> compose(translation(1.0, 0.0), scale(2.0))  # scale, then shift
@@ -388,6 +437,7 @@ def compose(*matrices: Array) -> Array:
     named = {f"matrices[{i}]": matrix for i, matrix in enumerate(matrices)}
     _arrays.namespace(**named)
     require_same_dtype(**named)
+    require_broadcast(**{name: matrix[..., 0, 0] for name, matrix in named.items()})
     product = to_homogeneous(matrices[0])
     for matrix in matrices[1:]:
         product = product @ to_homogeneous(matrix)
@@ -411,6 +461,10 @@ def inverse(matrix: Array) -> Array:
         If matrix is not an array of float32 or float64.
     ValueError
         If the shape differs, or a matrix is singular: it flattens the plane and cannot be undone.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -457,6 +511,11 @@ def theta_to_pixel(
     TypeError, ValueError
         If theta is not such an array, or a size is not two positive numbers.
 
+    Notes
+    -----
+    Derived in chapter 1. With ``align_corners=True`` an axis of one pixel has no extent between its corner centres:
+    whatever the transform, its coordinate is 0.
+
     Examples
     --------
     >>> theta_to_pixel(scale(1.0), (4, 4), (8, 8))  # twice the size: half a step a pixel
@@ -491,6 +550,11 @@ def pixel_to_theta(
     ------
     TypeError, ValueError
         If matrix is not such an array, or a size is not two positive numbers.
+
+    Notes
+    -----
+    Derived in chapter 1. With ``align_corners=True`` an axis of one pixel has no extent between its corner centres:
+    whatever the transform, its coordinate is 0.
 
     Examples
     --------
@@ -527,11 +591,16 @@ def box_to_theta(box: Array, input_size: Size, *, align_corners: bool = False) -
     TypeError
         If box is not an array of float32 or float64.
     ValueError
-        If the shape differs, a size is not positive, or ``x1 <= x0`` or ``y1 <= y0``.
+        If the shape differs, a size is not positive, the box is empty or NaN or, with ``align_corners=True``, a side is
+        shorter than a pixel.
 
     See Also
     --------
     theta_to_box : The way back.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------
@@ -543,10 +612,10 @@ def box_to_theta(box: Array, input_size: Size, *, align_corners: bool = False) -
     require_float(xp, box=box)
     if box.ndim < 1 or box.shape[-1] != 4:
         raise ValueError(f"box: expected shape (..., 4), got {tuple(box.shape)}")
-    if bool(xp.any(box[..., 2:] <= box[..., :2])):
-        raise ValueError(
-            "box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got an empty box"
-        )
+    sides = box[..., 2:] - box[..., :2]
+    if not bool(xp.all((sides >= 1) if align_corners else (sides > 0))):
+        least = "sides of at least one pixel" if align_corners else "x0 < x1 and y0 < y1"
+        raise ValueError(f"box: expected (x0, y0, x1, y1) with {least}, got {box}")
     height, width = require_size(input_size, "input_size")
     # The centres of the box's first and last pixels, or its edges, as coordinates of pixel centres.
     inset = 0.0 if align_corners else -0.5
@@ -584,6 +653,10 @@ def theta_to_box(theta: Array, input_size: Size, *, align_corners: bool = False)
         If theta is not an array of float32 or float64.
     ValueError
         If the shape differs, a size is not positive, or a theta is not a crop.
+
+    Notes
+    -----
+    Derived in chapter 1.
 
     Examples
     --------

@@ -111,3 +111,26 @@ def test_arrays_keep_their_shape_and_kind(align_corners):
     torch.testing.assert_close(
         stnlib.normalise(there, 5, align_corners=align_corners), points, rtol=0, atol=1e-15
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "error", "message"),
+    [
+        (0, ValueError, "size: expected at least 1 pixel, got 0"),
+        (-3, ValueError, "size: expected at least 1 pixel, got -3"),
+        (2.5, TypeError, "size: expected a whole number of pixels, got 2.5"),
+        ("4", TypeError, "size: expected a whole number of pixels, got '4'"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        pixels_per_unit,
+        pixel_centres,
+        lambda size: normalise(0.0, size),
+        lambda size: unnormalise(0.0, size),
+    ],
+)
+def test_a_size_that_is_no_number_of_pixels_is_refused(call, size, error, message):
+    with pytest.raises(error, match=message):
+        call(size)

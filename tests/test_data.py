@@ -127,7 +127,7 @@ def test_to_input_scales_ink_to_one():
         (
             np.zeros((1, 2, 2)),
             TypeError,
-            "images: expected uint8, as load returns them, got float64",
+            "images: expected a NumPy array of uint8, as load returns them, got float64",
         ),
         (
             np.zeros((2, 2), np.uint8),
@@ -312,3 +312,27 @@ def test_transforms_that_do_not_fit_the_images_are_refused(shape):
 def test_a_distortion_does_not_change():
     with pytest.raises(FrozenInstanceError):
         RTS.max_angle = 0.0
+
+
+def test_digits_can_be_written_to():
+    images, labels = mnist.load("test")
+    images[0] = 255
+    labels[0] = 0
+    assert mnist.load("test")[0][0].min() == 0  # and the next load is not touched
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (42.5, 42.5)}, "size: expected whole numbers of pixels, got"),
+        ({"max_angle": -45.0}, "max_angle: expected 0 to 180 degrees, got -45.0"),
+    ],
+)
+def test_a_distortion_refuses_its_options_at_once(options, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        Distortion(**{"size": (42, 42), "max_angle": 45.0, "scales": (1.0, 1.0), **options})
+
+
+def test_a_distortion_wants_a_generator():
+    with pytest.raises(TypeError, match=r"rng: expected a numpy\.random\.Generator, got int"):
+        RTS(np.zeros((1, 1, 28, 28), np.float32), 0)

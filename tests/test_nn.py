@@ -141,13 +141,132 @@ def test_a_float64_grid_keeps_its_precision_with_float32_images():
     )
 
 
-def test_a_second_derivative_is_refused_rather_than_wrong():
-    image, grid = torch.rand(1, 1, 4, 4), torch.rand(1, 2, 2, 2, requires_grad=True)
-    (first,) = torch.autograd.grad(
-        functional.grid_sample(image, grid).square().sum(), grid, create_graph=True
+@EVERY_MODE
+@EVERY_PADDING
+def test_second_derivatives(mode, padding_mode):
+    image, position = problem()
+    grid = normalised(position, (4, 5), align_corners=False)
+    for tensor in (image, grid):
+        tensor.requires_grad_()
+    options = {"mode": mode, "padding_mode": padding_mode}
+    assert torch.autograd.gradgradcheck(
+        lambda *tensors: functional.grid_sample(*tensors, **options), (image, grid)
     )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        first.sum().backward()
+
+
+def test_second_derivative_of_the_grid_generator():
+    theta = torch.rand(2, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(
+        lambda theta: functional.affine_grid(theta, (3, 4)).square(), theta
+    )
+
+
+def test_a_gradient_penalty_is_that_of_pytorch():
+    image, position = problem()
+    grid = normalised(position, (4, 5), align_corners=False)
+
+    def penalised(sample):
+        tensor = grid.clone().requires_grad_()
+        total = sample(image, tensor, align_corners=False).sum()
+        (first,) = torch.autograd.grad(total, tensor, create_graph=True)
+        (total + first.square().sum()).backward()
+        return tensor.grad
+
+    ours, torchs = penalised(functional.grid_sample), penalised(nn.functional.grid_sample)
+    torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: functional.affine_grid(np.zeros((1, 2, 3)), (2, 2)), "theta"),
+        (
+            lambda: functional.grid_sample(np.zeros((1, 1, 2, 2)), torch.zeros(1, 1, 1, 2)),
+            "input",
+        ),
+        (
+            lambda: functional.grid_sample(torch.zeros(1, 1, 2, 2), np.zeros((1, 1, 1, 2))),
+            "grid",
+        ),
+    ],
+)
+def test_functions_refuse_arrays_that_are_not_tensors(call, name):
+    with pytest.raises(TypeError, match=f"{name}: expected a PyTorch tensor, got ndarray"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"mode": "bicubic"},
+            ValueError,
+            "mode: expected one of nearest, bilinear, got 'bicubic'",
+        ),
+        ({"padding_mode": "wrap"}, ValueError, "padding_mode: expected one of zeros, border"),
+        (
+            {"align_corners": "False"},
+            ValueError,
+            "align_corners: expected True or False, got 'Fal",
+        ),
+        (
+            {"size": (0, 4)},
+            ValueError,
+            r"size: expected a height and a width of at least 1, got",
+        ),
+        ({"size": 28}, TypeError, "size: expected a height and a width, got 28"),
+        (
+            {"transform": "affine"},
+            TypeError,
+            r"transform: expected a family such as Affine\(\)",
+        ),
+    ],
+)
+def test_the_module_refuses_its_options_at_once(options, error, message):
+    with pytest.raises(error, match=message):
+        SpatialTransformer(localisation(), **options)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 6)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 6)),
+        lambda: nn.LazyLinear(6),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_a_last_layer_whose_weights_are_not_its_own_is_refused(last):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), last())
+    with pytest.raises(
+        ValueError, match="localisation: expected a plain last linear layer, got"
+    ):
+        SpatialTransformer(network)
+
+
+@pytest.mark.parametrize(
+    ("theta", "error", "message"),
+    [
+        (torch.zeros(3, 6), ValueError, "theta: expected a batch of 2, got 3"),
+        (np.zeros((2, 6)), TypeError, "theta: expected a PyTorch tensor, got ndarray"),
+        (torch.zeros(2, 5), ValueError, r"theta: expected shape \(N, 6\), got \(2, 5\)"),
+    ],
+)
+def test_a_theta_that_does_not_fit_is_refused(theta, error, message):
+    with pytest.raises(error, match=message):
+        SpatialTransformer(localisation()).sample(torch.rand(2, 1, 8, 8), theta)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_costs_theta_no_digits(dtype):
+    transformer = SpatialTransformer(localisation())
+    with torch.no_grad():
+        transformer.localisation[-1].bias[2] = 0.3
+    image = torch.rand(2, 1, 8, 8).to(dtype)
+    expected = transformer(image.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        output = transformer(image)
+    torch.testing.assert_close(output, expected, rtol=0, atol=0)
 
 
 def test_functions_refuse_what_the_reference_refuses():
@@ -415,8 +534,11 @@ def python(code):
     )
 
 
-@pytest.mark.parametrize("module", ["stnlib.nn", "stnlib.training"])
-def test_a_missing_torch_is_one_sentence_that_names_the_extra(module):
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("stnlib.nn", "torch"), ("stnlib.training", "torch"), ("stnlib.experiments.rts", "train")],
+)
+def test_a_missing_torch_is_one_sentence_that_names_the_extra(module, extra):
     run = python(
         "import sys\n"
         "class Missing:\n"
@@ -430,7 +552,7 @@ def test_a_missing_torch_is_one_sentence_that_names_the_extra(module):
     last = run.stderr.strip().splitlines()[-1]
     assert (
         last
-        == f'ModuleNotFoundError: {module} needs torch, which is not installed: pip install "stnlib[torch]"'
+        == f'ModuleNotFoundError: {module} needs torch, which is not installed: pip install "stnlib[{extra}]"'
     )
     assert "During handling" not in run.stderr
 
@@ -469,3 +591,28 @@ def test_stnlib_alone_imports_numpy_alone():
         f"import sys, stnlib, stnlib.data; print([m for m in {optional} if m in sys.modules])"
     )
     assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_parts_that_need_more_than_numpy_come_when_they_are_asked_for():
+    assert stnlib.nn.SpatialTransformer is SpatialTransformer
+    assert {"nn", "data", "training", "plotting", "affine_grid"} <= set(dir(stnlib))
+    with pytest.raises(AttributeError, match="module 'stnlib' has no attribute 'nothing'"):
+        _ = stnlib.nothing
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "error", "message"),
+    [
+        (FCN, 28, TypeError, "size: expected a height and a width, got 28"),
+        (FCN, (0, 4), ValueError, "size: expected a height and a width of at least 1"),
+        (
+            STFCN,
+            (1, 1),
+            ValueError,
+            "size, pooled by two,: expected a height and a width of at",
+        ),
+    ],
+)
+def test_networks_refuse_sizes(network, size, error, message):
+    with pytest.raises(error, match=message):
+        network(size)

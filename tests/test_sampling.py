@@ -205,7 +205,7 @@ def test_float32_gradients_agree_with_torch_in_float64(
     mode, padding_mode, align_corners, grid_dtype, data
 ):
     image, theta, size = data.draw(
-        problems(largest=32, dtype=np.float32, grid_dtype=grid_dtype)
+        problems(largest=64, dtype=np.float32, grid_dtype=grid_dtype)
     )
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)

@@ -48,10 +48,13 @@ class Localised(nn.Module):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations and batch: expected at least 1, got 0 and 128"),
+        (
+            {"iterations": 0},
+            "iterations and batch: expected whole numbers of at least 1, got 0 and 128",
+        ),
         (
             {"iterations": 5, "batch": 0},
-            "iterations and batch: expected at least 1, got 5 and 0",
+            "iterations and batch: expected whole numbers of at least 1, got 5 and 0",
         ),
         (
             {"iterations": 5, "warm_up": 0.0},
@@ -318,3 +321,31 @@ def test_batches_are_seeded_and_differ_from_one_another():
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
     assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "localisation", "clip"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_rates_and_clips_are_positive(name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a positive number, got {value}"):
+        Schedule(1, **{name: value})
+
+
+@pytest.mark.parametrize(("images", "labels"), [(5, 1), (0, 0)])
+def test_error_rate_wants_a_label_for_each_image(images, labels):
+    with pytest.raises(ValueError, match=f"labels: expected one for each of {images} images"):
+        error_rate(
+            torch.nn.Flatten(), torch.zeros(images, 10), torch.zeros(labels, dtype=torch.int64)
+        )
+
+
+def test_batches_want_a_label_for_each_image():
+    with pytest.raises(ValueError, match="labels: expected one for each of 2 images, got 1"):
+        next(
+            batches(
+                np.zeros((2, 28, 28), np.uint8),
+                np.zeros(1, np.uint8),
+                SMALL,
+                1,
+                np.random.default_rng(0),
+            )
+        )

@@ -617,12 +617,12 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
         (
             lambda: box_to_theta(np.array([2.0, 0.0, 2.0, 1.0]), (4, 4)),
             ValueError,
-            "box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got an empty box",
+            "box: expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got [2. 0. 2. 1.]",
         ),
         (
             lambda: box_to_theta(np.array([0.0, 3.0, 2.0, 1.0]), (4, 4)),
             ValueError,
-            "got an empty box",
+            "got [0. 3. 2. 1.]",
         ),
         (
             lambda: box_to_theta(np.array([0.0, 0.0, 1.0, 1.0]), (0, 4)),
@@ -672,3 +672,42 @@ def test_refusals(call, error, message):
 
 def test_transforms_are_exported():
     assert stnlib.transforms is transforms
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: translation(np.ones(3), np.ones(4)), "got tx (3,), ty (4,)"),
+        (
+            lambda: compose(np.ones((2, 2, 3)), np.ones((3, 2, 3))),
+            "got matrices[0] (2,), matrices[1] (3,)",
+        ),
+        (lambda: apply(np.ones((5, 2, 3)), np.ones((3, 7, 2))), "got matrix (5,), points (3,)"),
+    ],
+)
+def test_leading_dimensions_that_do_not_broadcast_are_named(call, message):
+    with pytest.raises(
+        ValueError, match="expected leading dimensions that broadcast"
+    ) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+def test_a_box_thinner_than_a_pixel_has_no_corner_centres():
+    box = np.array([0.0, 0.0, 0.5, 2.0])
+    assert box_to_theta(box, (4, 4)).shape == (2, 3)
+    with pytest.raises(ValueError, match="sides of at least one pixel"):
+        box_to_theta(box, (4, 4), align_corners=True)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_a_box_with_nan_is_refused(align_corners):
+    with pytest.raises(ValueError, match=r"box: expected .*nan"):
+        box_to_theta(np.array([0.0, np.nan, 2.0, 2.0]), (4, 4), align_corners=align_corners)
+
+
+def test_only_images_are_told_of_255():
+    with pytest.raises(
+        TypeError, match=r"tx: expected float32 or float64, got int64; convert it$"
+    ):
+        translation(np.array([1, 2]), 0)

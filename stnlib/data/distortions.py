@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _arrays, transforms
-from .._arrays import Array, require_float, require_shape
+from .._arrays import Array, require_float, require_shape, require_size
 from ..sampling import affine_grid, grid_sample
 
 DIGIT = 28  # pixels along each side of an MNIST image
@@ -26,6 +26,15 @@ class Distortion:
     scales : (low, high)
         Bounds of the scale. The digit's box of 28 by 28 pixels, scaled, lies anywhere inside the frame.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the size, the angle or the scales do not fit.
+
+    Notes
+    -----
+    Appendix A.3 of Jaderberg et al. (2015). Used in chapter 5.
+
     Examples
     --------
     >>> images = np.zeros((5, 1, 28, 28), np.float32)
@@ -38,6 +47,9 @@ class Distortion:
     scales: tuple[float, float]
 
     def __post_init__(self) -> None:
+        require_size(self.size, "size")
+        if not 0 <= self.max_angle <= 180:
+            raise ValueError(f"max_angle: expected 0 to 180 degrees, got {self.max_angle}")
         low, high = self.scales
         if not 0 < low <= high:
             raise ValueError(f"scales: expected 0 < low <= high, got {self.scales}")
@@ -62,6 +74,8 @@ class Distortion:
             From normalised coordinates of the frame to those of the digit, as `stnlib.affine_grid` takes them
             (``align_corners=False``).
         """
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
         height, width = self.size
         angle = np.deg2rad(rng.uniform(-self.max_angle, self.max_angle, n))
         scale = rng.uniform(*self.scales, n)
@@ -98,8 +112,11 @@ class Distortion:
         xp = _arrays.namespace(images=images)
         require_float(xp, images=images)
         require_shape(images, "images", f"(N, C, {DIGIT}, {DIGIT})")
+        require_float(_arrays.namespace(theta=theta), theta=theta)
         require_shape(theta, "theta", f"({images.shape[0]}, 2, 3)")
-        on_device = xp.asarray(theta, device=_arrays.device(images))
+        on_device = xp.asarray(
+            np.asarray(theta, dtype=np.float64), device=_arrays.device(images)
+        )
         return grid_sample(images, affine_grid(on_device, self.size))
 
     def __call__(self, images: Array, rng: np.random.Generator) -> Array:

@@ -53,7 +53,7 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     >>> images.shape, labels[:5]
     ((10000, 28, 28), array([7, 2, 1, 0, 4], dtype=uint8))
     """
-    if split not in PREFIX:
+    if split not in tuple(PREFIX):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
     images = _read(f"{PREFIX[split]}-images-idx3-ubyte")
     labels = _read(f"{PREFIX[split]}-labels-idx1-ubyte")
@@ -85,14 +85,17 @@ def to_input(images: np.ndarray) -> np.ndarray:
     >>> to_input(np.full((1, 2, 2), 255, np.uint8)).max()
     np.float32(1.0)
     """
-    if images.dtype != np.uint8:
-        raise TypeError(f"images: expected uint8, as load returns them, got {images.dtype}")
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        what = getattr(images, "dtype", type(images).__name__)
+        raise TypeError(
+            f"images: expected a NumPy array of uint8, as load returns them, got {what}"
+        )
     if images.ndim != 3:
         raise ValueError(f"images: expected shape (N, H, W), got {images.shape}")
     return images[:, None].astype(np.float32) / 255
 
 
-def _read(name: str) -> bytes:
+def _read(name: str) -> bytearray:
     path = FOLDER / f"{name}.gz"
     try:
         content = gzip.decompress(path.read_bytes())
@@ -107,4 +110,4 @@ def _read(name: str) -> bytes:
         raise OSError(
             f"{path} has changed: expected SHA-256 {SHA256[name]}, got {found}; install stnlib again"
         )
-    return content
+    return bytearray(content)  # of which NumPy makes arrays that can be written to

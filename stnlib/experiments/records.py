@@ -9,6 +9,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
+
 
 def environment() -> dict[str, str]:
     """Return the versions and the hardware that a measurement depends on.
@@ -18,9 +20,10 @@ def environment() -> dict[str, str]:
     >>> sorted(environment())
     ['cores', 'machine', 'numpy', 'processor', 'python', 'stnlib', 'system', 'torch']
     """
-    versions = {name: importlib.metadata.version(name) for name in ("stnlib", "numpy", "torch")}
+    packages = {d.name for d in importlib.metadata.distributions()} & {"numpy", "torch"}
     return {
-        **versions,
+        "stnlib": __version__,
+        **{name: importlib.metadata.version(name) for name in sorted(packages)},
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),

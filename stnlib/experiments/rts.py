@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .. import transforms
 from .._extras import require
 from ..data import mnist
 from ..data.distortions import RTS
-from ..nn.models import FCN, STFCN, count_parameters
-from ..training.loop import Schedule, batches, error_rate, train
-from . import records
+
+require("torch", "train", "stnlib.experiments.rts")
+
+import torch  # noqa: E402
+
+from ..nn.models import FCN, STFCN, count_parameters  # noqa: E402
+from ..training.loop import Schedule, batches, error_rate, train  # noqa: E402
+from . import records  # noqa: E402
 
 NETWORKS = {"FCN": FCN, "ST-FCN": STFCN}
 TEST_SEED = 1506_02025  # one distorted test set for every run

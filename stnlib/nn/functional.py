@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from .. import sampling
 
@@ -20,7 +19,6 @@ class _AffineGrid(torch.autograd.Function):
         return sampling.affine_grid(theta, size, align_corners=align_corners)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_grid: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return sampling.affine_grid_vjp(grad_grid, align_corners=ctx.align_corners), None, None
 
@@ -35,7 +33,6 @@ class _GridSample(torch.autograd.Function):
         return sampling.grid_sample(input, grid, **options)
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, grad_output: torch.Tensor
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
@@ -80,6 +77,7 @@ def affine_grid(
     tensor([[[0., 0., 4.],
              [0., 0., 4.]]])
     """
+    _require_tensors(theta=theta)
     return _AffineGrid.apply(theta, size, align_corners)
 
 
@@ -121,5 +119,14 @@ def grid_sample(
     >>> grid_sample(image, torch.zeros(1, 1, 1, 2))
     tensor([[[[1.5000]]]])
     """
+    _require_tensors(input=input, grid=grid)
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     return _GridSample.apply(input, grid, options)
+
+
+def _require_tensors(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"{name}: expected a PyTorch tensor, got {type(value).__name__}; stnlib's function takes arrays"
+            )

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from .._arrays import require_size
 from ..transforms import Affine
 from .spatial_transformer import SpatialTransformer
 
@@ -42,7 +43,8 @@ class FCN(nn.Module):
 
     def __init__(self, size: tuple[int, int] = (42, 42), parameters: int = 400_000) -> None:
         super().__init__()
-        pixels = size[0] * size[1]
+        height, width = require_size(size, "size")
+        pixels = height * width
         units = _hidden_units(pixels, parameters)
         self.layers = nn.Sequential(
             nn.Flatten(),
@@ -97,10 +99,11 @@ class STFCN(nn.Module):
     ) -> None:
         super().__init__()
         transform = Affine() if transform is None else transform
+        height, width = require_size(size, "size")
         units = LOCALISATION_UNITS
         localisation = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(size[0] * size[1], units),
+            nn.Linear(height * width, units),
             nn.ReLU(),
             nn.Linear(units, units),
             nn.ReLU(),
@@ -110,7 +113,10 @@ class STFCN(nn.Module):
         )
         self.transformer = SpatialTransformer(localisation, transform)
         self.pool = nn.AvgPool2d(2)
-        pooled, spent = (size[0] // 2, size[1] // 2), count_parameters(localisation)
+        pooled, spent = (
+            require_size((height // 2, width // 2), "size, pooled by two,"),
+            count_parameters(localisation),
+        )
         _hidden_units(
             pooled[0] * pooled[1], parameters, spent
         )  # refuses a budget that is too small

@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
+from .._arrays import require_size
+from ..sampling import check_options
 from ..transforms import Affine
 from .functional import grid_sample
 
@@ -33,13 +37,15 @@ class SpatialTransformer(nn.Module):
     Raises
     ------
     TypeError
-        If localisation is not a module.
+        If localisation is not a module, or transform not a family.
     ValueError
-        If it has no linear layer, or its last one does not have P outputs.
+        If localisation has no linear layer, the one registered last does not have P outputs or is parametrised, or an
+        option or the size does not fit.
 
     Notes
     -----
-    Section 3 of Jaderberg et al. (2015). Coordinates are computed in float64, whatever the network's dtype.
+    Section 3 of Jaderberg et al. (2015). Coordinates are computed in float64 from the theta that the localisation
+    network returns; under autocast both the network and the sampler run in float32.
     Derived in chapter 5.
 
     Examples
@@ -65,9 +71,15 @@ class SpatialTransformer(nn.Module):
             raise TypeError(
                 f"localisation: expected a torch.nn.Module, got {type(localisation).__name__}"
             )
+        if not all(
+            hasattr(transform or Affine(), name)
+            for name in ("num_parameters", "identity", "grid")
+        ):
+            raise TypeError(f"transform: expected a family such as Affine(), got {transform!r}")
+        check_options(mode, padding_mode, align_corners)
         self.localisation = localisation
         self.transform = Affine() if transform is None else transform
-        self.size = size
+        self.size = None if size is None else require_size(size, "size")
         self.options: dict[str, Any] = {
             "mode": mode,
             "padding_mode": padding_mode,
@@ -77,10 +89,18 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the input, (N, C, H, W), transformed: (N, C, H_out, W_out)."""
-        return self.sample(input, self.localisation(input))
+        device = input.device.type
+        if torch.is_autocast_enabled(device):
+            input = input.float()
+        with torch.autocast(device, enabled=False):  # which would take half of theta's digits
+            return self.sample(input, self.localisation(input))
 
     def sample(self, input: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """Return the input transformed by a theta, (N, P), that is given rather than regressed."""
+        if not isinstance(theta, torch.Tensor):
+            raise TypeError(f"theta: expected a PyTorch tensor, got {type(theta).__name__}")
+        if len(theta) != len(input):
+            raise ValueError(f"theta: expected a batch of {len(input)}, got {len(theta)}")
         size = tuple(input.shape[-2:]) if self.size is None else self.size
         grid = self.transform.grid(
             theta.to(torch.float64), size, align_corners=self.options["align_corners"]
@@ -127,6 +147,11 @@ def initialise_identity(localisation: nn.Module, transform: Affine) -> None:
             f"localisation: expected a last linear layer with {expected}, got no linear layer"
         )
     last = layers[-1]
+    if is_parametrized(last) or is_lazy(last.weight):
+        raise ValueError(
+            f"localisation: expected a plain last linear layer, got {last}, whose weights are not its own yet; "
+            f"give it its sizes, and parametrise it after the module is made"
+        )
     if last.out_features != transform.num_parameters or last.bias is None:
         raise ValueError(
             f"localisation: expected a last linear layer with {expected}, got {last}"

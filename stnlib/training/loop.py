@@ -48,10 +48,16 @@ class Schedule:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or self.batch < 1:
+        if not all(isinstance(n, int) and n >= 1 for n in (self.iterations, self.batch)):
             raise ValueError(
-                f"iterations and batch: expected at least 1, got {self.iterations} and {self.batch}"
+                "iterations and batch: expected whole numbers of at least 1, "
+                f"got {self.iterations} and {self.batch}"
             )
+        for name in ("learning_rate", "localisation", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name}: expected a positive number, got {getattr(self, name)}"
+                )
         if not 0 < self.warm_up < 1:
             raise ValueError(f"warm_up: expected a number between 0 and 1, got {self.warm_up}")
 
@@ -93,6 +99,10 @@ def batches(
     images : tensor of float32, shape (size, 1, H, W)
     labels : tensor of int64, shape (size,)
     """
+    if len(images) != len(labels):
+        raise ValueError(
+            f"labels: expected one for each of {len(images)} images, got {len(labels)}"
+        )
     while True:
         chosen = rng.integers(0, len(images), size)
         distorted = distortion(to_input(images[chosen]), rng)
@@ -178,6 +188,10 @@ def error_rate(
     -------
     float
     """
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(
+            f"labels: expected one for each of {len(images)} images, at least one, got {len(labels)}"
+        )
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
