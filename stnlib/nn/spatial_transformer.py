@@ -71,14 +71,12 @@ class SpatialTransformer(nn.Module):
             raise TypeError(
                 f"localisation: expected a torch.nn.Module, got {type(localisation).__name__}"
             )
-        if not all(
-            hasattr(transform or Affine(), name)
-            for name in ("num_parameters", "identity", "grid")
-        ):
+        transform = Affine() if transform is None else transform
+        if not all(hasattr(transform, name) for name in ("num_parameters", "identity", "grid")):
             raise TypeError(f"transform: expected a family such as Affine(), got {transform!r}")
         check_options(mode, padding_mode, align_corners)
         self.localisation = localisation
-        self.transform = Affine() if transform is None else transform
+        self.transform = transform
         self.size = None if size is None else require_size(size, "size")
         self.options: dict[str, Any] = {
             "mode": mode,
@@ -88,7 +86,21 @@ class SpatialTransformer(nn.Module):
         initialise_identity(localisation, self.transform)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the input, (N, C, H, W), transformed: (N, C, H_out, W_out)."""
+        """Return the input, (N, C, H, W), transformed: (N, C, H_out, W_out).
+
+        Parameters
+        ----------
+        input : tensor of float32 or float64, shape (N, C, H, W)
+
+        Returns
+        -------
+        tensor of input's dtype (float32 under autocast), shape (N, C, H_out, W_out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If input, or the theta that the localisation network returns, is not such a tensor.
+        """
         device = input.device.type
         if torch.is_autocast_enabled(device):
             input = input.float()
@@ -96,7 +108,23 @@ class SpatialTransformer(nn.Module):
             return self.sample(input, self.localisation(input))
 
     def sample(self, input: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        """Return the input transformed by a theta, (N, P), that is given rather than regressed."""
+        """Return the input transformed by a theta, (N, P), that is given rather than regressed.
+
+        Parameters
+        ----------
+        input : tensor of float32 or float64, shape (N, C, H, W)
+        theta : tensor, shape (N, P)
+            Parameters of the family of transforms.
+
+        Returns
+        -------
+        tensor of input's dtype, shape (N, C, H_out, W_out)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If input or theta is not such a tensor.
+        """
         if not isinstance(theta, torch.Tensor):
             raise TypeError(f"theta: expected a PyTorch tensor, got {type(theta).__name__}")
         if len(theta) != len(input):

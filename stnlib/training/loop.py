@@ -98,6 +98,19 @@ def batches(
     ------
     images : tensor of float32, shape (size, 1, H, W)
     labels : tensor of int64, shape (size,)
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each image.
+
+    Examples
+    --------
+    >>> from stnlib.data.distortions import RTS
+    >>> digits, rng = np.zeros((4, 28, 28), np.uint8), np.random.default_rng(0)
+    >>> images, labels = next(batches(digits, np.arange(4), RTS, 2, rng))
+    >>> images.shape, labels.shape
+    (torch.Size([2, 1, 42, 42]), torch.Size([2]))
     """
     if len(images) != len(labels):
         raise ValueError(
@@ -136,6 +149,12 @@ def train(
     ------
     FloatingPointError
         If the loss is no longer a finite number.
+
+    Examples
+    --------
+    >>> data = iter([(torch.eye(2), torch.tensor([0, 1]))] * 3)
+    >>> len(train(nn.Linear(2, 2), data, Schedule(iterations=3)))
+    3
     """
     named = list(network.named_parameters())
     groups = [
@@ -187,6 +206,16 @@ def error_rate(
     Returns
     -------
     float
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each image, or there is no image.
+
+    Examples
+    --------
+    >>> error_rate(nn.Identity(), torch.eye(2), torch.tensor([0, 0]))
+    0.5
     """
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(

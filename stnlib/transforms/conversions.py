@@ -51,6 +51,7 @@ def theta_to_pixel(
     array([[ 0.5 ,  0.  , -0.25],
            [ 0.  ,  0.5 , -0.25]])
     """
+    _check_matrix(theta, "theta")
     from_pixels = _axes(normalise, output_size, "output_size", theta, align_corners)
     to_pixels = _axes(unnormalise, input_size, "input_size", theta, align_corners)
     return compose(to_pixels, theta, from_pixels)
@@ -92,6 +93,7 @@ def pixel_to_theta(
     array([[1. , 0. , 0.5],
            [0. , 1. , 0. ]])
     """
+    _check_matrix(matrix, "matrix")
     from_theta = _axes(unnormalise, output_size, "output_size", matrix, align_corners)
     to_theta = _axes(normalise, input_size, "input_size", matrix, align_corners)
     return compose(to_theta, matrix, from_theta)
@@ -212,7 +214,7 @@ def theta_to_box(theta: Array, input_size: Size, *, align_corners: bool = False)
 
 def _axes(convert: Any, size: Size, name: str, like: Array, align_corners: bool) -> Array:
     """Write ``normalise`` or ``unnormalise`` of both axes as a matrix of the kind of ``like``."""
-    xp = _check_matrix(like, "theta" if convert is normalise else "matrix")
+    xp = _arrays.namespace(like=like)
     height, width = require_size(size, name)
     origin = [convert(0.0, s, align_corners=align_corners) for s in (width, height)]
     step = [
