@@ -14,7 +14,7 @@ NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-w
 export PYTHONHASHSEED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test lint unit nbval notebooks serve lock clean
+.PHONY: help book test lint unit nightly nbval notebooks serve lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,7 +36,11 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/mypy
 
 unit: $(INSTALLED)  ## unit tests, doctests, coverage; the built book in a browser, if there is both
-	$(BIN)/python -m pytest -q --doctest-modules --cov
+	$(BIN)/python -m pytest -q --doctest-modules --cov -n auto --dist worksteal
+
+nightly: $(INSTALLED)  ## the comparisons with other libraries again, on 2,000 cases a property; and a very large image
+	STNLIB_SLOW=1 $(BIN)/python -m pytest -q -n auto --hypothesis-profile=nightly tests/test_sampling.py \
+	    tests/test_prefilter.py tests/test_interpolation.py tests/test_padding.py
 
 nbval: $(INSTALLED)  ## run every chapter and compare what it prints with what is stored
 	$(BIN)/python -m pytest -q $(NBVAL) -n 2 --dist loadscope -p no:cacheprovider $(NOTEBOOKS)

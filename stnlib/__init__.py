@@ -5,13 +5,26 @@ from typing import Any
 
 from . import transforms
 from .coordinates import normalise, pixel_centres, pixels_per_unit, unnormalise
-from .sampling import affine_grid, affine_grid_vjp, grid_sample, grid_sample_vjp
+from .sampling import (
+    affine_grid,
+    affine_grid_vjp,
+    affine_sample,
+    affine_sample_jvp,
+    affine_sample_vjp,
+    grid_sample,
+    grid_sample_jvp,
+    grid_sample_vjp,
+)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "affine_grid",
     "affine_grid_vjp",
+    "affine_sample",
+    "affine_sample_jvp",
+    "affine_sample_vjp",
     "grid_sample",
+    "grid_sample_jvp",
     "grid_sample_vjp",
     "normalise",
     "pixel_centres",

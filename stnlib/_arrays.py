@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+import array_api_compat
 import numpy as np
 from array_api_compat import (
     array_namespace,
-    device,
     is_array_api_obj,
     is_cupy_namespace,
     is_numpy_namespace,
@@ -18,6 +20,24 @@ from array_api_compat import (
 
 Array = Any
 """A NumPy, CuPy or PyTorch array (any array of the Python array API standard)."""
+
+
+def is_tensor(array: Any) -> bool:
+    """Return whether this is a PyTorch tensor, in a way of which PyTorch's compiler does not warn."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def is_array(value: Any) -> bool:
+    """Return whether this is an array of any library."""
+    if is_tensor(value) or isinstance(value, float | int):
+        return is_tensor(value)
+    return is_array_api_obj(value)
+
+
+def device(array: Array) -> Any:
+    """Return the device that an array lies on."""
+    return array.device if is_tensor(array) else array_api_compat.device(array)
 
 
 def namespace(**arrays: Array) -> Any:
@@ -30,8 +50,13 @@ def namespace(**arrays: Array) -> Any:
     ValueError
         If the arguments lie on different devices.
     """
+    if all(is_tensor(array) for array in arrays.values()):
+        import array_api_compat.torch as xp
+
+        _require_one_device({name: array.device for name, array in arrays.items()})
+        return xp
     for name, array in arrays.items():
-        if not is_array_api_obj(array):
+        if not is_array(array):
             raise TypeError(
                 f"{name}: expected a NumPy, CuPy or PyTorch array, got {type(array).__name__}; "
                 f"convert it first, for instance with numpy.asarray"
@@ -43,20 +68,37 @@ def namespace(**arrays: Array) -> Any:
             for name, array in arrays.items()
         )
         raise TypeError(f"arrays of different libraries: {kinds}; convert them to one")
-    devices = {name: device(array) for name, array in arrays.items()}
-    if len(set(devices.values())) > 1:
-        places = ", ".join(f"{name} is on {place}" for name, place in devices.items())
-        raise ValueError(f"arrays on different devices: {places}; move them to one")
+    _require_one_device({name: device(array) for name, array in arrays.items()})
     return next(iter(namespaces.values()))
 
 
-def require_float(xp: Any, **arrays: Array) -> None:
-    """Raise ``TypeError`` unless every array is float32 or float64."""
+def _require_one_device(devices: dict[str, Any]) -> None:
+    if len(set(devices.values())) > 1:
+        places = ", ".join(f"{name} is on {place}" for name, place in devices.items())
+        raise ValueError(f"arrays on different devices: {places}; move them to one")
+
+
+def require_float(xp: Any, *, half: bool = False, **arrays: Array) -> None:
+    """Raise ``TypeError`` unless every array is float32 or float64, or, with ``half``, float16 or bfloat16."""
+    expected = "float32 or float64" + (", or float16 or bfloat16" if half else "")
     for name, array in arrays.items():
-        if array.dtype not in (xp.float32, xp.float64):
-            image = name in ("input", "images") and xp.isdtype(array.dtype, "integral")
-            advice = "convert it, and divide 8-bit images by 255" if image else "convert it"
-            raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}; {advice}")
+        if array.dtype in (xp.float32, xp.float64) or (half and _is_half(array, xp)):
+            continue
+        image = name in ("input", "images") and not xp.isdtype(array.dtype, "real floating")
+        advice = "convert it, and divide 8-bit images by 255" if image else "convert it"
+        raise TypeError(f"{name}: expected {expected}, got {array.dtype}; {advice}")
+
+
+def _is_half(array: Array, xp: Any) -> bool:
+    return any(
+        hasattr(xp, name) and array.dtype == getattr(xp, name)
+        for name in ("float16", "bfloat16")
+    )
+
+
+def computing_dtype(array: Array, xp: Any) -> Any:
+    """Return the dtype in which an array's values are weighted and summed: its own, or float32 for a half."""
+    return xp.float32 if _is_half(array, xp) else array.dtype
 
 
 def require_same_dtype(**arrays: Array) -> None:
@@ -69,19 +111,20 @@ def require_same_dtype(**arrays: Array) -> None:
             )
 
 
-def require_shape(array: Array, name: str, pattern: str) -> None:
-    """Raise ``ValueError`` unless ``array`` has the shape that ``pattern`` draws, as in ``"(N, H, W, 2)"``.
+def require_shape(array: Array, name: str, *patterns: str) -> None:
+    """Raise ``ValueError`` unless ``array`` has a shape that a pattern draws, as in ``"(N, H, W, 2)"``.
 
     A number in the pattern must be met exactly; a letter stands for any length.
     """
-    expected = [part.strip() for part in pattern.strip("()").split(",")]
     shape = tuple(array.shape)
-    fits = len(shape) == len(expected) and all(
-        not part.isdigit() or int(part) == length
-        for part, length in zip(expected, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name}: expected shape {pattern}, got {shape}")
+    for pattern in patterns:
+        expected = [part.strip() for part in pattern.strip("()").split(",")]
+        if len(shape) == len(expected) and all(
+            not part.isdigit() or int(part) == length
+            for part, length in zip(expected, shape, strict=True)
+        ):
+            return
+    raise ValueError(f"{name}: expected shape {' or '.join(patterns)}, got {shape}")
 
 
 def require_broadcast(**arrays: Array) -> None:
@@ -92,6 +135,14 @@ def require_broadcast(**arrays: Array) -> None:
     except ValueError:
         given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"expected leading dimensions that broadcast, got {given}") from None
+
+
+def require_number(value: Any, name: str, expected: str, fits: Any) -> None:
+    """Raise unless ``value`` is a real number that ``fits``; ``expected`` says in words which."""
+    if isinstance(value, str | bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    if not fits(value):
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
 
 
 def require_length(length: int, name: str) -> int:
@@ -105,34 +156,42 @@ def require_length(length: int, name: str) -> int:
     return whole
 
 
-def require_size(size: Sequence[int], name: str) -> tuple[int, int]:
-    """Return the height and the width in pixels; raise unless ``size`` is two whole numbers of at least 1.
+def require_size(size: Sequence[int], name: str, dimensions: int = 2) -> Any:
+    """Return the height and the width, in 3D the depth before them; raise unless they are whole and at least 1.
 
     Raises
     ------
     TypeError
         If size does not hold whole numbers.
     ValueError
-        If there are not two of them, or one is below 1.
+        If there are not as many as dimensions, or one is below 1.
     """
+    wanted = "a height and a width" if dimensions == 2 else "a depth, a height and a width"
     try:
         given = tuple(size)
     except TypeError:
-        raise TypeError(f"{name}: expected a height and a width, got {size!r}") from None
-    if len(given) != 2:
-        raise ValueError(f"{name}: expected a height and a width, got {given}")
+        raise TypeError(f"{name}: expected {wanted}, got {size!r}") from None
+    if len(given) != dimensions:
+        raise ValueError(f"{name}: expected {wanted}, got {given}")
     try:
-        height, width = (operator.index(length) for length in given)
+        whole = tuple(operator.index(length) for length in given)
     except TypeError:
         raise TypeError(f"{name}: expected whole numbers of pixels, got {given}") from None
-    if height < 1 or width < 1:
-        raise ValueError(f"{name}: expected a height and a width of at least 1, got {given}")
-    return height, width
+    if min(whole) < 1:
+        raise ValueError(f"{name}: expected {wanted} of at least 1, got {given}")
+    return whole
 
 
 def to_float64(array: Array, xp: Any) -> Array:
     """Return ``array`` in float64, the type in which coordinates are carried."""
     return xp.astype(array, xp.float64, copy=False)
+
+
+def moveaxis(array: Array, source: int, destination: int, xp: Any) -> Array:
+    """Move an axis, as ``xp.moveaxis`` does, for which ``torch.vmap`` has no rule."""
+    axes = list(range(array.ndim))
+    axes.insert(destination % array.ndim, axes.pop(source))
+    return xp.permute_dims(array, tuple(axes))
 
 
 def scatter_add(index: Array, values: Array, length: int, xp: Any) -> Array:

@@ -1,52 +1,75 @@
-"""The grid generator, the sampler and their vector-Jacobian products: the reference, as chapters 1 to 3 derive it.
+"""The grid generator, the sampler and their derivatives: the reference, as chapters 1 to 3 derive it.
 
-Convention: ``theta`` maps output (target) coordinates to input (source) coordinates, normalised, x before y, as in
-equation (1) of the paper. Coordinates are carried in float64 and pixels are blended in the image's dtype. The same
-lines run on NumPy, CuPy and PyTorch arrays.
+Convention: ``theta`` maps output (target) coordinates to input (source) coordinates, normalised, x before y (before z),
+as in equation (1) of the paper. Coordinates are carried in float64 and pixels are blended in the image's dtype. The
+same lines run on NumPy, CuPy and PyTorch arrays, in two dimensions and in three.
+
+Each function has a vector-Jacobian product, ``…_vjp``, and a Jacobian-vector product, ``…_jvp``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+import math
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from . import _arrays
+import numpy as np
+
+from . import _arrays, gather_scatter
 from ._arrays import (
     Array,
+    computing_dtype,
     device,
     require_float,
+    require_number,
     require_shape,
     require_size,
-    scatter_add,
     to_float64,
 )
 from .coordinates import pixel_centres, pixels_per_unit, unnormalise
-from .interpolation import KERNELS, PADDING_MODES, Tap, taps
+from .footprint import readings, readings_jvp, readings_vjp
+from .gather_scatter import Sampler, gather_jvp, position_gradient
+from .interpolation import KERNELS, Kernel
+from .padding import PADDING_MODES
+from .prefilter import prefilter, prefilter_vjp
+
+COORDINATES = ("normalised", "pixel")
 
 
-def affine_grid(theta: Array, size: Sequence[int], *, align_corners: bool = False) -> Array:
+def affine_grid(
+    theta: Array,
+    size: Sequence[int],
+    *,
+    align_corners: bool = False,
+    coordinates: str = "normalised",
+) -> Array:
     """Generate the sampling grid of an affine transform: where in the input each output pixel is read.
 
     Parameters
     ----------
-    theta : array of float32 or float64, shape (N, 2, 3)
-        One matrix an image. Maps normalised output coordinates (x, y, 1) to normalised input coordinates (x, y).
-    size : (N, C, H, W) or (H, W)
+    theta : array of float32 or float64, shape (N, 2, 3), or (N, 3, 4) for volumes
+        One matrix an image. Maps output coordinates (x, y, 1) to input coordinates (x, y); or (x, y, z, 1) to
+        (x, y, z).
+    size : (N, C, H, W) or (H, W); for volumes (N, C, D, H, W) or (D, H, W)
         Size of the output, in pixels.
     align_corners : bool, default False
         Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+    coordinates : {"normalised", "pixel"}, default "normalised"
+        What theta maps. Pixel coordinates count from the centre of the first pixel, in the output and in the input.
 
     Returns
     -------
-    array of theta's dtype, shape (N, H, W, 2)
-        Normalised input coordinates, the last axis (x, y). Computed in float64 and rounded once.
+    array of theta's dtype, shape (N, H, W, 2) or (N, D, H, W, 3)
+        Input coordinates, the last axis (x, y) or (x, y, z). Computed in float64 and rounded once.
 
     Raises
     ------
     TypeError
         If theta is not a float32 or float64 array.
     ValueError
-        If theta or size has the wrong shape, or a size is not positive.
+        If theta, size or an option does not fit.
 
     Notes
     -----
@@ -62,26 +85,33 @@ def affine_grid(theta: Array, size: Sequence[int], *, align_corners: bool = Fals
              [ 0.5,  0. ]]]])
     """
     xp = _arrays.namespace(theta=theta)
-    height, width = _check_affine(theta, size, xp)
-    x, y = _target_coordinates(height, width, align_corners, xp, device(theta))
-    a = to_float64(theta, xp)[:, None, None, :, :]  # (N, 1, 1, 2, 3), to meet (H, W, 1)
-    grid = a[..., 0] * x + a[..., 1] * y + a[..., 2]
+    size = _check_affine(theta, size, xp)
+    _check_choice("coordinates", coordinates, COORDINATES)
+    targets = _targets(size, align_corners, coordinates, xp, device(theta))
+    a = to_float64(theta, xp)
+    a = xp.reshape(a, (a.shape[0], *[1] * len(size), *a.shape[1:]))  # to meet (*size, 1)
+    grid = sum(a[..., i] * target for i, target in enumerate(targets)) + a[..., -1]
     return xp.astype(grid, theta.dtype, copy=False)
 
 
-def affine_grid_vjp(grad_grid: Array, *, align_corners: bool = False) -> Array:
+def affine_grid_vjp(
+    grad_grid: Array, *, align_corners: bool = False, coordinates: str = "normalised"
+) -> Array:
     """Return the vector-Jacobian product of `affine_grid`: the gradient of theta from that of the grid.
+
+    The grid is linear in theta, so the Jacobian-vector product needs no function of its own: along a change of theta,
+    the grid changes by ``affine_grid(change, size)``.
 
     Parameters
     ----------
-    grad_grid : array of float32 or float64, shape (N, H, W, 2)
+    grad_grid : array of float32 or float64, shape (N, H, W, 2) or (N, D, H, W, 3)
         Gradient of a loss with respect to the grid.
-    align_corners : bool, default False
-        As it was for `affine_grid`.
+    align_corners, coordinates
+        As they were for `affine_grid`.
 
     Returns
     -------
-    array of grad_grid's dtype, shape (N, 2, 3)
+    array of grad_grid's dtype, shape (N, 2, 3) or (N, 3, 4)
         Gradient of the loss with respect to theta, summed in float64.
 
     Raises
@@ -93,8 +123,8 @@ def affine_grid_vjp(grad_grid: Array, *, align_corners: bool = False) -> Array:
 
     Notes
     -----
-    The grid is linear in theta, so each entry of the gradient is a sum over the output pixels of the grid's gradient
-    times x, y or 1. Derived in chapter 3.
+    Each entry of the gradient is a sum over the output pixels of the grid's gradient times x, y or 1. Derived in
+    chapter 3.
 
     Examples
     --------
@@ -105,11 +135,12 @@ def affine_grid_vjp(grad_grid: Array, *, align_corners: bool = False) -> Array:
     """
     xp = _arrays.namespace(grad_grid=grad_grid)
     require_float(xp, grad_grid=grad_grid)
-    require_shape(grad_grid, "grad_grid", "(N, H, W, 2)")
-    _, height, width, _ = grad_grid.shape
-    x, y = _target_coordinates(height, width, align_corners, xp, device(grad_grid))
-    g = to_float64(grad_grid, xp)
-    columns = [xp.sum(g * t, axis=(1, 2)) for t in (x, y, xp.ones_like(x))]
+    require_shape(grad_grid, "grad_grid", "(N, H, W, 2)", "(N, D, H, W, 3)")
+    _check_choice("coordinates", coordinates, COORDINATES)
+    size = grad_grid.shape[1:-1]
+    targets = _targets(size, align_corners, coordinates, xp, device(grad_grid))
+    g, every = to_float64(grad_grid, xp), tuple(range(1, len(size) + 1))
+    columns = [xp.sum(g * t, axis=every) for t in (*targets, xp.ones_like(targets[0]))]
     return xp.astype(xp.stack(columns, axis=-1), grad_grid.dtype, copy=False)
 
 
@@ -117,46 +148,66 @@ def grid_sample(
     input: Array,
     grid: Array,
     *,
-    mode: str = "bilinear",
+    mode: str | Kernel = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool = False,
+    coordinates: str = "normalised",
+    fill_value: float | Array = 0.0,
+    antialias: bool | float = False,
 ) -> Array:
     """Sample images at the positions of a grid.
 
     Parameters
     ----------
-    input : array of float32 or float64, shape (N, C, H, W)
+    input : array of float32, float64, float16 or bfloat16, shape (N, C, H, W) or (N, C, D, H, W)
         The images U.
-    grid : array of float32 or float64, shape (N, H_out, W_out, 2)
-        Where each output pixel is read: normalised input coordinates, the last axis (x, y). A float64 grid may go
-        with float32 images, and keeps its precision.
-    mode : {"bilinear", "nearest"}, default "bilinear"
-        The sampling kernel.
-    padding_mode : {"zeros", "border", "reflection"}, default "zeros"
-        What lies beyond the image: zeros, the nearest pixel of the border, or the image's mirror image. The mirrors
-        stand at the centres of the corner pixels with ``align_corners=True``, else at their outer edges.
+    grid : array of float32 or float64, shape (N, H_out, W_out, 2) or (N, D_out, H_out, W_out, 3)
+        Where each output pixel is read: input coordinates, the last axis (x, y) or (x, y, z). At least as precise as
+        the input: a float64 grid may go with float32 images, and keeps its precision. With half-precision images the
+        grid may be of their dtype too.
+    mode : str or Kernel, default "bilinear"
+        The sampling kernel: "nearest", "bilinear" (in 3D, trilinear), "bicubic", "bspline2" to "bspline5",
+        "gaussian", "lanczos", or an instance of a `stnlib.interpolation.Kernel`, for instance ``Bicubic(a=-0.5)`` or
+        one of your own.
+    padding_mode : {"zeros", "border", "reflection", "wrap", "mirror", "fill"}, default "zeros"
+        What lies beyond the image: zeros; the nearest pixel of the border; the image's mirror image, the mirrors at
+        the centres of the corner pixels with ``align_corners=True``, else at their outer edges; the image again; its
+        mirror image about the corner pixels' centres in either case; or ``fill_value``.
     align_corners : bool, default False
         Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+    coordinates : {"normalised", "pixel"}, default "normalised"
+        What the grid holds. Pixel coordinates count from the centre of the first pixel.
+    fill_value : float or array of shape (C,), default 0.0
+        With ``padding_mode="fill"``: the value beyond the image, one number or one a channel.
+    antialias : bool or float, default False
+        True averages over the footprint that each output pixel has in the input, wherever the grid's steps are longer
+        than a pixel; elsewhere nothing changes. It measures the longest step and takes samples accordingly, about
+        ``(2 * step) ** 2`` an output pixel. A number says in advance how long a step, in pixels, to be prepared for
+        (at most 32): needed where PyTorch cannot look at values, under ``torch.compile`` and ``torch.vmap``.
 
     Returns
     -------
-    array of input's dtype, shape (N, C, H_out, W_out)
-        The sampled images V. A NaN coordinate gives NaN. An infinite one is outside the image under zeros and border
-        padding, and gives NaN under reflection.
+    array of input's dtype, shape (N, C, H_out, W_out) or (N, C, D_out, H_out, W_out)
+        The sampled images V. A NaN coordinate gives NaN. An infinite one is outside the image under zeros, fill and
+        border padding, and gives NaN where the padding repeats the image.
 
     Raises
     ------
     TypeError
-        If an array is not float32 or float64, the image is float64 and the grid float32, or the two come from
-        different libraries.
+        If an array is not of such a dtype, the grid is less precise than the images, or the two come from different
+        libraries.
     ValueError
-        If a shape, a mode or a device does not fit.
+        If a shape, an option or a device does not fit.
+
+    See Also
+    --------
+    affine_sample : The same, from theta.
 
     Notes
     -----
-    Equation (3) of Jaderberg et al. (2015), with the kernels of equations (4) and (5). Derived in chapter 2. Agrees
-    with ``torch.nn.functional.grid_sample``, whose defaults it shares; a nearest-pixel tie in the reflected part of
-    an image may take the other of the two pixels.
+    Equation (3) of Jaderberg et al. (2015), with the kernels of equations (4) and (5) and others. Derived in chapter 2.
+    Agrees with ``torch.nn.functional.grid_sample``, whose defaults it shares; a nearest-pixel tie in the reflected
+    part of an image may take the other of the two pixels.
 
     Examples
     --------
@@ -164,16 +215,21 @@ def grid_sample(
     >>> image = np.array([[[[0.0, 10.0], [20.0, 30.0]]]])
     >>> grid_sample(image, np.array([[[[0.0, 0.0], [-0.5, -0.5]]]]))
     array([[[[15.,  0.]]]])
+    >>> grid_sample(image, np.array([[[[0.5, 0.5], [9.0, 0.0]]]]), coordinates="pixel", padding_mode="border")
+    array([[[[15., 10.]]]])
     """
-    xp = _check_sampler(input, grid, mode, padding_mode, align_corners)
-    rows, columns = _rows_and_columns(input, grid, mode, padding_mode, align_corners, xp)
-    output = 0.0
-    for row in rows:
-        line = 0.0
-        for column in columns:
-            line = line + column.weight * _pixels(input, row, column, xp)
-        output = output + row.weight * line
-    return output
+    options = resolve(mode, padding_mode, align_corners, coordinates, fill_value, antialias)
+    xp = check_arrays(input, grid)
+    gather = functools.partial(gather_scatter.gather, sampler=options.sampler, xp=xp)
+    return read(input, grid, options, gather, xp)
+
+
+class Gradients(NamedTuple):
+    """Gradients of `grid_sample`'s arguments; None for one that was not asked for."""
+
+    input: Array | None
+    grid: Array | None
+    fill: Array | None
 
 
 def grid_sample_vjp(
@@ -181,31 +237,33 @@ def grid_sample_vjp(
     input: Array,
     grid: Array,
     *,
-    mode: str = "bilinear",
-    padding_mode: str = "zeros",
-    align_corners: bool = False,
-    needs: tuple[bool, bool] = (True, True),
-) -> tuple[Array | None, Array | None]:
-    """Return the vector-Jacobian product of `grid_sample`: the gradients of the images and of the grid.
+    needs: tuple[bool, bool, bool] = (True, True, True),
+    **options: Any,
+) -> Gradients:
+    """Return the vector-Jacobian product of `grid_sample`: the gradients of the images, the grid and the fill value.
 
     Parameters
     ----------
-    grad_output : array of input's dtype, shape (N, C, H_out, W_out)
+    grad_output : array of input's dtype and the output's shape
         Gradient of a loss with respect to the output.
-    input, grid, mode, padding_mode, align_corners
+    input, grid
         As they were for `grid_sample`.
-    needs : (bool, bool), default (True, True)
-        Which of the two gradients to compute; the other is None. A network's first layer needs no image gradient.
+    needs : (bool, bool, bool), default (True, True, True)
+        Which of the three gradients to compute; the others are None. A network's first layer needs no image gradient.
+    **options
+        As they were for `grid_sample`.
 
     Returns
     -------
-    grad_input : array of input's dtype, shape (N, C, H, W)
-        Gradient with respect to the images: each output pixel's gradient is scattered to the pixels that it read,
-        with the weights that it read them with. Summed in float64. A NaN coordinate adds nothing.
-    grad_grid : array of grid's dtype, shape (N, H_out, W_out, 2)
-        Gradient with respect to the grid's normalised coordinates. Where the output has a kink (bilinear, at whole
-        pixels), it is the derivative from the right: that of the segment from floor(x) to floor(x) + 1. This holds at
-        the image's border and at its mirrors too, where PyTorch chooses otherwise. Zero for ``mode="nearest"``.
+    Gradients
+        A named tuple.
+
+        - ``input``, as input: each output pixel's gradient is scattered to the pixels that it read, with the weights
+          that it read them with. Summed in float64. A NaN coordinate adds nothing.
+        - ``grid``, as grid: with respect to its coordinates. Where the output has a kink (bilinear, at whole pixels),
+          it is the derivative from the right: that of the segment from floor(x) to floor(x) + 1. This holds at the
+          image's border and at its mirrors too, where PyTorch chooses otherwise. Zero for ``mode="nearest"``.
+        - ``fill``, as fill_value: zero unless the padding is ``"fill"``.
 
     Raises
     ------
@@ -220,202 +278,556 @@ def grid_sample_vjp(
     --------
     >>> import numpy as np
     >>> image = np.array([[[[0.0, 10.0], [20.0, 30.0]]]])
-    >>> grad_input, grad_grid = grid_sample_vjp(np.ones((1, 1, 1, 1)), image, np.zeros((1, 1, 1, 2)))
-    >>> grad_input
+    >>> gradients = grid_sample_vjp(np.ones((1, 1, 1, 1)), image, np.zeros((1, 1, 1, 2)))
+    >>> gradients.input
     array([[[[0.25, 0.25],
              [0.25, 0.25]]]])
-    >>> grad_grid  # the image rises by 10 a pixel along x and by 20 along y, and a pixel is 1 wide
+    >>> gradients.grid  # the image rises by 10 a pixel along x and by 20 along y, and a pixel is 1 wide
     array([[[[10., 20.]]]])
     """
-    xp = _check_sampler(input, grid, mode, padding_mode, align_corners)
-    _check_grad_output(grad_output, input, grid)
-    rows, columns = _rows_and_columns(input, grid, mode, padding_mode, align_corners, xp)
-    grad_input = image_gradient(grad_output, input, rows, columns, xp) if needs[0] else None
-    grad_grid = (
-        coordinate_gradient(grad_output, input, rows, columns, align_corners, xp)
-        if needs[1]
-        else None
-    )
-    return grad_input, None if grad_grid is None else xp.astype(
-        grad_grid, grid.dtype, copy=False
-    )
-
-
-def image_gradient(
-    grad_output: Array, input: Array, rows: list[Tap], columns: list[Tap], xp: Any
-) -> Array:
-    """Scatter each output pixel's gradient to the pixels that it read, weighted as they were read: equation (6)."""
-    n, c, height, width = input.shape
-    _, _, height_out, width_out = grad_output.shape
-    total = 0.0
-    for row in rows:
-        for column in columns:
-            weight = row.weight * column.weight
-            counts = ~xp.isnan(weight)  # a sample at NaN read no pixel
-            inside = _both_inside(row, column)
-            if inside is not None:
-                counts = counts & inside
-            values = xp.where(counts, weight * grad_output, xp.zeros_like(grad_output))
-            place = xp.reshape(row.index * width + column.index, (n, 1, height_out * width_out))
-            total = total + scatter_add(
-                place, xp.reshape(values, (n, c, height_out * width_out)), height * width, xp
+    chosen = resolve(**options)
+    xp = check_arrays(input, grid)
+    if len(needs) != 3:
+        raise ValueError(f"needs: expected three of True and False, got {needs!r}")
+    _check_like_output("grad_output", grad_output, input, grid)
+    prepared = _prepare(input, grid, chosen, xp)
+    image, position, sampler = prepared.image, prepared.position, chosen.sampler
+    gather = functools.partial(gather_scatter.gather, sampler=sampler, xp=xp)
+    grad = xp.astype(grad_output, computing_dtype(image, xp), copy=False)
+    grad_image = grad_fill = 0.0
+    grad_position = xp.zeros_like(position)
+    grad_weights, grad_offsets = [], []
+    for reading in prepared.readings:
+        place, orders = _flat(position, reading.offset, xp), _values(position)
+        weighted = _flat_values(_weighted(grad, reading.weight, grid.shape[1:-1], xp), xp)
+        if needs[0] or needs[2]:
+            pixels, fill = gather_scatter.scatter(
+                weighted, place, orders, sampler, image.shape[2:], xp
             )
-    return xp.astype(xp.reshape(total, (n, c, height, width)), input.dtype, copy=False)
+            grad_image, grad_fill = grad_image + pixels, grad_fill + fill
+        if needs[1]:
+            arguments = image, prepared.fill, place, orders, gather, xp
+            slope = position_gradient(weighted, *arguments)
+            grad_offsets.append(xp.reshape(slope, position.shape))
+            grad_position = grad_position + grad_offsets[-1]
+        if needs[1] and chosen.antialias:
+            values = xp.reshape(gather(*arguments[:4])[0, ...], grad.shape)
+            grad_weights.append(xp.sum(to_float64(grad * values, xp), axis=1))
+    if needs[1] and chosen.antialias:
+        grad_position = grad_position + readings_vjp(
+            prepared.readings, grad_weights, grad_offsets, position, xp
+        )
+    if needs[0] or needs[2]:
+        grad_image, grad_fill = prefilter_vjp(grad_image, grad_fill, sampler, xp)
+    return Gradients(
+        xp.astype(grad_image, input.dtype, copy=False) if needs[0] else None,
+        xp.astype(grad_position * _units(input, chosen, xp), grid.dtype) if needs[1] else None,
+        _fill_gradient(grad_fill, input, chosen, xp) if needs[2] else None,
+    )
 
 
-def coordinate_gradient(
+def grid_sample_jvp(
+    input: Array,
+    grid: Array,
+    *,
+    input_tangent: Array | None = None,
+    grid_tangent: Array | None = None,
+    fill_tangent: Array | float | None = None,
+    **options: Any,
+) -> Array:
+    """Return the Jacobian-vector product of `grid_sample`: how the output changes as its arguments move.
+
+    Parameters
+    ----------
+    input, grid, **options
+        As for `grid_sample`.
+    input_tangent, grid_tangent, fill_tangent : arrays as input, grid and fill_value, optional
+        The direction in which each moves; one that is left out stands still.
+
+    Returns
+    -------
+    array as `grid_sample` returns
+        The derivative of the output along that direction; at a kink, the one that `grid_sample_vjp` takes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `grid_sample`, and if a tangent does not fit its argument.
+
+    Notes
+    -----
+    Forward mode; derived in chapter 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.array([[[[0.0, 10.0], [20.0, 30.0]]]])
+    >>> grid = np.zeros((1, 1, 1, 2))
+    >>> grid_sample_jvp(image, grid, grid_tangent=np.array([[[[0.5, 0.0]]]]))
+    array([[[[5.]]]])
+    """
+    chosen = resolve(**options)
+    xp = check_arrays(input, grid)
+    zeros = xp.zeros_like
+    input_tangent = zeros(input) if input_tangent is None else input_tangent
+    grid_tangent = zeros(grid) if grid_tangent is None else grid_tangent
+    for name, tangent, like in (("input", input_tangent, input), ("grid", grid_tangent, grid)):
+        _check_like(f"{name}_tangent", tangent, name, like)
+    moving = chosen._replace(fill_value=0.0)
+    if fill_tangent is not None:
+        moving = resolve(**{**options, "fill_value": fill_tangent})
+    sampler = chosen.sampler
+    prepared = _prepare(input, grid, chosen, xp)
+    fill_tangent = _fill(input, moving, xp)
+    image_tangent, fill_tangent, _ = prefilter(input_tangent, fill_tangent, sampler, xp)
+    position, units = prepared.position, _units(input, chosen, xp)
+    tangent = to_float64(grid_tangent, xp) * units
+    gather = functools.partial(gather_scatter.gather, sampler=sampler, xp=xp)
+    moves: list[Any] = [(None, None)]
+    if chosen.antialias:
+        moves = readings_jvp(prepared.readings, tangent, position, xp)
+    total = 0.0
+    for reading, (weight_tangent, offset_tangent) in zip(prepared.readings, moves, strict=True):
+        arguments = (
+            prepared.image,
+            prepared.fill,
+            _flat(position, reading.offset, xp),
+            _values(position),
+        )
+        moved = gather_jvp(
+            image_tangent,
+            fill_tangent,
+            _flat(tangent, offset_tangent, xp),
+            *arguments,
+            gather,
+            xp,
+        )
+        total = total + _weighted(moved[0, ...], reading.weight, grid.shape[1:-1], xp)
+        if weight_tangent is not None:
+            values = gather(*arguments)[0, ...]
+            total = total + _weighted(values, weight_tangent, grid.shape[1:-1], xp)
+    return xp.astype(total, input.dtype, copy=False)
+
+
+def affine_sample(input: Array, theta: Array, size: Sequence[int], **options: Any) -> Array:
+    """Transform images by affine matrices: `affine_grid` and `grid_sample` in one.
+
+    Between the two nothing is rounded: the coordinates stay in float64, whatever theta's dtype.
+
+    Parameters
+    ----------
+    input : array, shape (N, C, H, W) or (N, C, D, H, W)
+        As for `grid_sample`.
+    theta : array of float32 or float64, shape (N, 2, 3) or (N, 3, 4)
+        Maps output coordinates to input coordinates, as for `affine_grid`.
+    size : (H_out, W_out) or (D_out, H_out, W_out)
+        Size of the output in pixels; or with N and C before it.
+    **options
+        As for `grid_sample`. With ``coordinates="pixel"`` theta maps pixel coordinates of the output to pixel
+        coordinates of the input.
+
+    Returns
+    -------
+    array of input's dtype, shape (N, C, H_out, W_out) or (N, C, D_out, H_out, W_out)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `affine_grid` and `grid_sample`.
+
+    Notes
+    -----
+    Equations (1) and (3) of Jaderberg et al. (2015). Derived in chapters 1 and 2. An output of one pixel along an axis
+    has no neighbour to tell its footprint along it, so ``antialias`` has no effect along this axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.array([[[[0.0, 10.0], [20.0, 30.0]]]])
+    >>> mirror = np.array([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    >>> affine_sample(image, mirror, (2, 2))
+    array([[[[10.,  0.],
+             [30., 20.]]]])
+    """
+    return grid_sample(input, affine_coordinates(input, theta, size, options), **options)
+
+
+def affine_sample_vjp(
     grad_output: Array,
     input: Array,
-    rows: list[Tap],
-    columns: list[Tap],
-    align_corners: bool,
-    xp: Any,
+    theta: Array,
+    *,
+    needs: tuple[bool, bool, bool] = (True, True, True),
+    **options: Any,
+) -> AffineGradients:
+    """Return the vector-Jacobian product of `affine_sample`: the gradients of the images, theta and the fill value.
+
+    Parameters
+    ----------
+    grad_output : array of input's dtype and the output's shape
+    input, theta, **options
+        As they were for `affine_sample`.
+    needs : (bool, bool, bool), default (True, True, True)
+        Which of the three gradients to compute; the others are None.
+
+    Returns
+    -------
+    AffineGradients
+        A named tuple ``(input, theta, fill)``, each as the argument; see `grid_sample_vjp`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `affine_sample`, and if grad_output does not fit the output.
+
+    Notes
+    -----
+    Derived in chapter 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.array([[[[0.0, 10.0], [20.0, 30.0]]]])
+    >>> identity = np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    >>> affine_sample_vjp(np.ones((1, 1, 1, 1)), image, identity).theta
+    array([[[ 0.,  0., 10.],
+            [ 0.,  0., 20.]]])
+    """
+    _arrays.namespace(grad_output=grad_output)
+    require_shape(grad_output, "grad_output", "(N, C, H, W)", "(N, C, D, H, W)")
+    size = tuple(grad_output.shape[2:])
+    grid = affine_coordinates(input, theta, size, options)
+    gradients = grid_sample_vjp(grad_output, input, grid, needs=needs, **options)
+    grad_theta = None
+    if gradients.grid is not None:
+        xp = _arrays.namespace(theta=theta)
+        grad_theta = affine_grid_vjp(gradients.grid, **_of_the_grid(options))
+        grad_theta = xp.astype(grad_theta, theta.dtype, copy=False)
+    return AffineGradients(gradients.input, grad_theta, gradients.fill)
+
+
+class AffineGradients(NamedTuple):
+    """Gradients of `affine_sample`'s arguments; None for one that was not asked for."""
+
+    input: Array | None
+    theta: Array | None
+    fill: Array | None
+
+
+def affine_sample_jvp(
+    input: Array,
+    theta: Array,
+    size: Sequence[int],
+    *,
+    input_tangent: Array | None = None,
+    theta_tangent: Array | None = None,
+    fill_tangent: Array | float | None = None,
+    **options: Any,
 ) -> Array:
-    """Return the gradient with respect to the normalised coordinates, shape (N, H_out, W_out, 2): equation (7)."""
-    along_x = along_y = 0.0
-    for row in rows:
-        line = slope = 0.0
-        for column in columns:
-            pixels = _pixels(input, row, column, xp)
-            line = line + column.weight * pixels
-            slope = slope + column.slope * pixels
-        along_x = along_x + row.weight * slope
-        along_y = along_y + row.slope * line
-    # The last factor of the chain rule: how many pixels one unit of a normalised coordinate is.
-    _, _, height, width = input.shape
-    grad_x, grad_y = (
-        xp.sum(to_float64(grad_output * along, xp), axis=1)
-        * pixels_per_unit(size, align_corners=align_corners)
-        for along, size in ((along_x, width), (along_y, height))
+    """Return the Jacobian-vector product of `affine_sample`: how the output changes as its arguments move.
+
+    Parameters
+    ----------
+    input, theta, size, **options
+        As for `affine_sample`.
+    input_tangent, theta_tangent, fill_tangent : arrays as input, theta and fill_value, optional
+        The direction in which each moves; one that is left out stands still.
+
+    Returns
+    -------
+    array as `affine_sample` returns
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `affine_sample`, and if a tangent does not fit its argument.
+
+    Notes
+    -----
+    Forward mode; derived in chapter 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> image = np.array([[[[0.0, 10.0], [20.0, 30.0]]]])
+    >>> identity = np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    >>> shift = np.array([[[0.0, 0.0, 0.5], [0.0, 0.0, 0.0]]])
+    >>> affine_sample_jvp(image, identity, (1, 1), theta_tangent=shift)
+    array([[[[5.]]]])
+    """
+    grid_tangent = None
+    if theta_tangent is not None:
+        _check_like("theta_tangent", theta_tangent, "theta", theta)
+        grid_tangent = affine_coordinates(input, theta_tangent, size, options)
+    return grid_sample_jvp(
+        input,
+        affine_coordinates(input, theta, size, options),
+        input_tangent=input_tangent,
+        grid_tangent=grid_tangent,
+        fill_tangent=fill_tangent,
+        **options,
     )
-    return xp.stack((grad_x, grad_y), axis=-1)
 
 
-def _target_coordinates(
-    height: int, width: int, align_corners: bool, xp: Any, device: Any
-) -> tuple[Array, Array]:
-    """Return the regular grid as its x, shape (1, W, 1), and its y, shape (H, 1, 1)."""
-    x = pixel_centres(width, align_corners=align_corners, xp=xp, device=device)
-    y = pixel_centres(height, align_corners=align_corners, xp=xp, device=device)
-    return x[None, :, None], y[:, None, None]
+# What the functions above share
 
 
-def _rows_and_columns(
-    input: Array, grid: Array, mode: str, padding_mode: str, align_corners: bool, xp: Any
-) -> tuple[list[Tap], list[Tap]]:
-    """Return the taps along y and along x; weights in the image's dtype and shaped to meet its channels."""
-    both = []
-    for axis, size in ((1, input.shape[2]), (0, input.shape[3])):
-        position = _positions(grid[..., axis], size, align_corners, xp)
-        both.append(
-            [
-                Tap(
-                    tap.index,
-                    tap.inside,
-                    *(xp.astype(w, input.dtype, copy=False)[:, None, ...] for w in tap[2:]),
-                )
-                for tap in taps(
-                    position,
-                    size,
-                    mode=mode,
-                    padding_mode=padding_mode,
-                    align_corners=align_corners,
-                    xp=xp,
-                )
-            ]
+class Options(NamedTuple):
+    """The options of `grid_sample`, checked."""
+
+    sampler: Sampler
+    coordinates: str
+    fill_value: float | Array
+    antialias: bool | float
+
+
+def resolve(
+    mode: str | Kernel = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    coordinates: str = "normalised",
+    fill_value: float | Array = 0.0,
+    antialias: bool | float = False,
+) -> Options:
+    """Return the options of `grid_sample`; raise unless it knows them."""
+    if not isinstance(mode, Kernel):
+        _check_choice("mode", mode, KERNELS, ", or a Kernel")
+        mode = KERNELS[mode]
+    _check_choice("padding_mode", padding_mode, PADDING_MODES)
+    _check_choice("coordinates", coordinates, COORDINATES)
+    if not isinstance(align_corners, bool | np.bool_):
+        raise ValueError(f"align_corners: expected True or False, got {align_corners!r}")
+    if isinstance(antialias, bool | np.bool_):
+        antialias = bool(antialias)
+    else:
+        expected = "True, False or the longest step in pixels"
+        require_number(antialias, "antialias", expected, lambda step: 0 < step < math.inf)
+        antialias = (
+            float(antialias) if antialias > 1 else False
+        )  # no step is longer than a pixel
+    if not isinstance(fill_value, list | tuple) and not _arrays.is_array(fill_value):
+        expected = "a number, or one for each channel"
+        require_number(fill_value, "fill_value", expected, lambda value: True)
+    if padding_mode != "fill" and (not isinstance(fill_value, numbers.Real) or fill_value != 0):
+        raise ValueError(
+            f'fill_value: expected padding_mode="fill" beside it, got {padding_mode!r}'
         )
-    rows, columns = both
-    return rows, columns
-
-
-def _positions(coordinate: Array, size: int, align_corners: bool, xp: Any) -> Array:
-    """Convert normalised coordinates to pixels in float64; infinity stays infinite, even where a unit is 0 pixels."""
-    coordinate = to_float64(coordinate, xp)
-    infinite = xp.isinf(coordinate)
-    position = unnormalise(
-        xp.where(infinite, 0.0, coordinate), size, align_corners=align_corners
-    )
-    return xp.where(infinite, coordinate, position)
-
-
-def _both_inside(row: Tap, column: Tap) -> Array | None:
-    """Return where the pixel (row, column) exists, shape (N, 1, H_out, W_out); None where every one does."""
-    return (
-        None
-        if row.inside is None or column.inside is None
-        else (row.inside & column.inside)[:, None, ...]
+    return Options(
+        Sampler(mode, padding_mode, bool(align_corners)), coordinates, fill_value, antialias
     )
 
 
-def _pixels(input: Array, row: Tap, column: Tap, xp: Any) -> Array:
-    """Gather U[n, :, row, column] for every sample, zero where there is no such pixel."""
-    n, c, height, width = input.shape
-    _, height_out, width_out = row.index.shape
-    place = xp.reshape(row.index * width + column.index, (n, 1, height_out * width_out))
-    values = xp.take_along_axis(xp.reshape(input, (n, c, height * width)), place, axis=2)
-    values = xp.reshape(values, (n, c, height_out, width_out))
-    inside = _both_inside(row, column)
-    return values if inside is None else xp.where(inside, values, xp.zeros_like(values))
+def read(
+    input: Array, grid: Array, options: Options, gather: Callable[..., Array], xp: Any
+) -> Array:
+    """Sample images with a given `gather`, of which every other step is plain array code."""
+    prepared = _prepare(input, grid, options, xp)
+    position, output = prepared.position, 0.0
+    for reading in prepared.readings:
+        place = _flat(position, reading.offset, xp)
+        values = gather(prepared.image, prepared.fill, place, _values(position))
+        output = output + _weighted(values[0, ...], reading.weight, grid.shape[1:-1], xp)
+    return xp.astype(output, input.dtype, copy=False)
 
 
-def _check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, int]:
+class _Plain(NamedTuple):
+    """The one reading of the plain sampler."""
+
+    weight: None = None  # 1
+    offset: None = None  # 0
+
+
+class _Prepared(NamedTuple):
+    image: Array  # or a spline's coefficients
+    fill: Array
+    position: Array  # in the pixels of image, (N, *output, D)
+    readings: list[Any]
+
+
+def _prepare(input: Array, grid: Array, options: Options, xp: Any) -> _Prepared:
+    position = _positions(grid, input.shape[2:], options, xp)
+    samples: list[Any] = [_Plain()]
+    if options.antialias:
+        samples = readings(position, options.antialias, xp)
+    image, fill, margin = prefilter(input, _fill(input, options, xp), options.sampler, xp)
+    return _Prepared(image, fill, position + margin if margin else position, samples)
+
+
+def _positions(grid: Array, size: Sequence[int], options: Options, xp: Any) -> Array:
+    """Convert the grid to pixels in float64; infinity stays infinite, even where a unit is 0 pixels."""
+    grid = to_float64(grid, xp)
+    if options.coordinates == "pixel":
+        return grid
+    columns = []
+    for axis, length in enumerate(reversed(size)):
+        coordinate = grid[..., axis]
+        far = xp.abs(coordinate) >= 1e300  # infinite, or soon to be
+        near = xp.where(far, xp.zeros_like(coordinate), coordinate)
+        position = unnormalise(near, length, align_corners=options.sampler.align_corners)
+        columns.append(xp.where(far, coordinate, position))
+    return xp.stack(columns, axis=-1)
+
+
+def _units(input: Array, options: Options, xp: Any) -> Array:
+    """Return how many pixels one unit of the grid's coordinates is, along x, y (and z)."""
+    lengths = input.shape[2:][::-1]
+    units = [
+        1.0
+        if options.coordinates == "pixel"
+        else pixels_per_unit(length, align_corners=options.sampler.align_corners)
+        for length in lengths
+    ]
+    return xp.asarray(units, dtype=xp.float64, device=device(input))
+
+
+def _fill(input: Array, options: Options, xp: Any) -> Array:
+    """Return the value of a pixel that does not exist, shape (N, C)."""
+    n, c = input.shape[:2]
+    dtype = computing_dtype(input, xp)
+    value: Any = options.fill_value
+    if isinstance(value, numbers.Real | Sequence):
+        value = xp.asarray(value, dtype=dtype, device=device(input))
+    else:
+        _arrays.namespace(fill_value=value, input=input)
+    if tuple(value.shape) not in ((), (c,)):
+        raise ValueError(
+            f"fill_value: expected a number or one for each of {c} channels, got shape {tuple(value.shape)}"
+        )
+    return xp.broadcast_to(xp.astype(value, dtype, copy=False), (n, c))
+
+
+def _fill_gradient(grad: Array, input: Array, options: Options, xp: Any) -> Array:
+    """Sum the gradient, (N, C), over what shared a value; zero where the value is fixed."""
+    per_channel = len(getattr(options.fill_value, "shape", None) or ()) == 1 or isinstance(
+        options.fill_value, Sequence
+    )
+    grad = xp.sum(grad, axis=0 if per_channel else (0, 1))
+    if options.sampler.padding_mode != "fill":
+        grad = xp.zeros_like(grad)
+    return xp.astype(xp.asarray(grad), computing_dtype(input, xp), copy=False)
+
+
+def _flat(position: Array, offset: Array | None, xp: Any) -> Array:
+    """Return positions (N, *output, D), moved by an offset, in one row, (N, L, D)."""
+    if offset is not None:
+        position = position + offset
+    n, *output, dimensions = position.shape
+    return xp.reshape(position, (n, math.prod(output), dimensions))
+
+
+def _values(position: Array) -> list[tuple[int, ...]]:
+    """Return the one order that asks for the values themselves."""
+    return [(0,) * position.shape[-1]]
+
+
+def _flat_values(values: Array, xp: Any) -> Array:
+    """Return values (N, C, *output) as gather and scatter have them, (1, N, C, L)."""
+    n, c, *output = values.shape
+    return xp.reshape(values, (1, n, c, math.prod(output)))
+
+
+def _weighted(values: Array, weight: Array | None, output: Sequence[int], xp: Any) -> Array:
+    """Return values (N, C, L) in the output's shape, times a weight (N, *output)."""
+    values = xp.reshape(values, (*values.shape[:2], *output))
+    if weight is None:
+        return values
+    return values * xp.astype(weight, values.dtype, copy=False)[:, None, ...]
+
+
+def _targets(
+    size: Sequence[int], align_corners: bool, coordinates: str, xp: Any, device: Any
+) -> list[Array]:
+    """Return the regular grid as its x, y (and z), each shaped to meet (*size, 1)."""
+    targets = []
+    for axis, length in reversed(list(enumerate(size))):
+        if coordinates == "pixel":
+            centres = xp.arange(length, dtype=xp.float64, device=device)
+        else:
+            centres = pixel_centres(length, align_corners=align_corners, xp=xp, device=device)
+        targets.append(xp.reshape(centres, (*[1] * axis, length, *[1] * (len(size) - axis))))
+    return targets
+
+
+def affine_coordinates(
+    input: Array, theta: Array, size: Sequence[int], options: dict[str, Any]
+) -> Array:
+    """Return the grid of a theta in float64, with the options of `grid_sample`."""
+    xp = _arrays.namespace(input=input, theta=theta)
     require_float(xp, theta=theta)
-    require_shape(theta, "theta", "(N, 2, 3)")
-    if not isinstance(size, Sequence) or len(size) not in (2, 4):
+    require_shape(input, "input", "(N, C, H, W)", "(N, C, D, H, W)")
+    require_shape(theta, "theta", "(N, 2, 3)" if len(input.shape) == 4 else "(N, 3, 4)")
+    return affine_grid(to_float64(theta, xp), size, **_of_the_grid(options))
+
+
+def _of_the_grid(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("align_corners", "coordinates") if name in options}
+
+
+def _check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, ...]:
+    require_float(xp, theta=theta)
+    require_shape(theta, "theta", "(N, 2, 3)", "(N, 3, 4)")
+    dimensions = theta.shape[1]
+    if not isinstance(size, Sequence) or len(size) not in (dimensions, dimensions + 2):
         given = tuple(size) if isinstance(size, Sequence) else size
-        raise ValueError(f"size: expected (N, C, H, W) or (H, W), got {given!r}")
-    if len(size) == 4 and size[0] != theta.shape[0]:
+        axes = "H, W" if dimensions == 2 else "D, H, W"
+        raise ValueError(f"size: expected (N, C, {axes}) or ({axes}), got {given!r}")
+    if len(size) > dimensions and size[0] != theta.shape[0]:
         raise ValueError(
             f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}"
         )
-    return require_size(size[-2:], "size")
+    return require_size(size[-dimensions:], "size", dimensions)
 
 
-def check_options(mode: str, padding_mode: str, align_corners: bool) -> None:
-    """Raise unless the options are ones that `grid_sample` knows."""
-    for name, value, known in (
-        ("mode", mode, tuple(KERNELS)),
-        ("padding_mode", padding_mode, PADDING_MODES),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    if align_corners not in (True, False):
-        raise ValueError(f"align_corners: expected True or False, got {align_corners!r}")
+def _check_choice(name: str, value: Any, known: Iterable[str], other: str = "") -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}{other}, got {value!r}")
 
 
-def _check_sampler(
-    input: Array, grid: Array, mode: str, padding_mode: str, align_corners: bool
-) -> Any:
+def check_arrays(input: Array, grid: Array) -> Any:
+    """Return the namespace of images and grid; raise unless they fit each other."""
     xp = _arrays.namespace(input=input, grid=grid)
-    require_float(xp, input=input, grid=grid)
-    if input.dtype == xp.float64 and grid.dtype == xp.float32:
-        raise TypeError("grid: expected float64, as input is, got float32; convert one of them")
-    require_shape(input, "input", "(N, C, H, W)")
-    require_shape(grid, "grid", "(N, H_out, W_out, 2)")
+    require_float(xp, half=True, input=input)
+    if grid.dtype != input.dtype:
+        require_float(xp, grid=grid)
+        if input.dtype == xp.float64:
+            raise TypeError(
+                "grid: expected float64, as input is, got float32; convert one of them"
+            )
+    require_shape(input, "input", "(N, C, H, W)", "(N, C, D, H, W)")
+    dimensions = len(input.shape) - 2
+    out = "H_out, W_out" if dimensions == 2 else "D_out, H_out, W_out"
+    require_shape(grid, "grid", f"(N, {out}, {dimensions})")
     if input.shape[0] != grid.shape[0]:
         raise ValueError(
             f"grid: expected a batch of {input.shape[0]}, as input has, got shape {tuple(grid.shape)}"
         )
-    for name, array, (height, width) in (
+    for name, array, lengths in (
         ("input", input, input.shape[2:]),
-        ("grid", grid, grid.shape[1:3]),
+        ("grid", grid, grid.shape[1:-1]),
     ):
-        if height < 1 or width < 1:
+        if min(lengths) < 1:
             raise ValueError(
                 f"{name}: expected a height and a width of at least 1, got shape {tuple(array.shape)}"
             )
-    check_options(mode, padding_mode, align_corners)
     return xp
 
 
-def _check_grad_output(grad_output: Array, input: Array, grid: Array) -> None:
-    _arrays.namespace(grad_output=grad_output, input=input)
-    expected = (*input.shape[:2], *grid.shape[1:3])
-    if tuple(grad_output.shape) != expected:
+def _check_like_output(name: str, array: Array, input: Array, grid: Array) -> None:
+    _arrays.namespace(**{name: array, "input": input})
+    expected = (*input.shape[:2], *grid.shape[1:-1])
+    if tuple(array.shape) != expected:
         raise ValueError(
-            f"grad_output: expected shape {expected}, as the output has, got {tuple(grad_output.shape)}"
+            f"{name}: expected shape {expected}, as the output has, got {tuple(array.shape)}"
         )
-    if grad_output.dtype != input.dtype:
-        raise TypeError(
-            f"grad_output: expected {input.dtype}, as input is, got {grad_output.dtype}"
+    if array.dtype != input.dtype:
+        raise TypeError(f"{name}: expected {input.dtype}, as input is, got {array.dtype}")
+
+
+def _check_like(name: str, array: Array, other: str, like: Array) -> None:
+    _arrays.namespace(**{name: array, other: like})
+    if tuple(array.shape) != tuple(like.shape):
+        raise ValueError(
+            f"{name}: expected shape {tuple(like.shape)}, as {other} has, got {tuple(array.shape)}"
         )
+    if array.dtype != like.dtype:
+        raise TypeError(f"{name}: expected {like.dtype}, as {other} is, got {array.dtype}")

@@ -2,9 +2,9 @@ import pytest
 import torch
 from hypothesis import settings
 
-# One machine's failure is the next one's: the examples are the same in every run, unless `explore` is asked for.
+# One machine's failure is the next one's: the examples are the same in every run, unless `nightly` is asked for.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=25)
-settings.register_profile("explore", deadline=None, max_examples=500)
+settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile("repeatable")
 
 

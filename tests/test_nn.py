@@ -113,18 +113,25 @@ def test_theta_learns_as_through_torch(align_corners):
 @pytest.mark.parametrize("needs", [(True, False), (False, True), (True, True)])
 def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch, needs):
     asked = []
-    vjp = stnlib.sampling.grid_sample_vjp
-    monkeypatch.setattr(
-        stnlib.sampling,
-        "grid_sample_vjp",
-        lambda *a, **k: asked.append(k["needs"]) or vjp(*a, **k),
-        raising=True,
-    )
+    for i, name in ((0, "_Scatter"), (1, "position_gradient")):
+        called = getattr(functional, name)
+        called = called.apply if i == 0 else called
+
+        def spy(*arguments, name=name, called=called):
+            asked.append(name)
+            return called(*arguments)
+
+        if i == 0:
+            monkeypatch.setattr(functional._Scatter, "apply", spy)
+        else:
+            monkeypatch.setattr(functional, name, spy)
     image, grid = torch.rand(1, 1, 4, 4), torch.rand(1, 2, 2, 2)
     image.requires_grad_(needs[0])
     grid.requires_grad_(needs[1])
     functional.grid_sample(image, grid).sum().backward()
-    assert asked == [needs]
+    assert asked == [
+        n for n, need in zip(("_Scatter", "position_gradient"), needs, strict=True) if need
+    ]
     assert (image.grad is not None, grid.grad is not None) == needs
 
 
@@ -199,11 +206,17 @@ def test_functions_refuse_arrays_that_are_not_tensors(call, name):
     ("options", "error", "message"),
     [
         (
-            {"mode": "bicubic"},
+            {"mode": "cubic"},
             ValueError,
-            "mode: expected one of nearest, bilinear, got 'bicubic'",
+            "mode: expected one of nearest, bilinear, bicubic, .*, got 'cubic'",
         ),
-        ({"padding_mode": "wrap"}, ValueError, "padding_mode: expected one of zeros, border"),
+        ({"padding_mode": "repeat"}, ValueError, "padding_mode: expected one of zeros, border"),
+        (
+            {"fill_value": 1.0},
+            ValueError,
+            "fill_value: expected padding_mode=\"fill\" beside it, got 'zeros'",
+        ),
+        ({"antialias": -1}, ValueError, "antialias: expected True, False or the longest"),
         (
             {"align_corners": "False"},
             ValueError,
@@ -271,16 +284,19 @@ def test_autocast_costs_theta_no_digits(dtype):
 
 def test_functions_refuse_what_the_reference_refuses():
     with pytest.raises(
-        TypeError, match=r"input: expected float32 or float64, got torch\.uint8"
+        TypeError,
+        match=r"input: expected float32 or float64, or float16 or bfloat16, got torch\.uint8",
     ):
         functional.grid_sample(
             torch.zeros(1, 1, 4, 4, dtype=torch.uint8), torch.zeros(1, 2, 2, 2)
         )
     with pytest.raises(
-        ValueError, match="mode: expected one of nearest, bilinear, got 'cubic'"
+        ValueError, match=r"mode: expected one of nearest, bilinear, bicubic, .*, got 'cubic'"
     ):
         functional.grid_sample(torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 2, 2), mode="cubic")
-    with pytest.raises(ValueError, match=r"theta: expected shape \(N, 2, 3\), got \(1, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"theta: expected shape \(N, 2, 3\) or \(N, 3, 4\), got \(1, 6\)"
+    ):
         functional.affine_grid(torch.zeros(1, 6), (2, 2))
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import matplotlib as mpl
 
 mpl.use("Agg")
@@ -62,7 +64,9 @@ def test_votes_are_minus_the_gradient_and_their_sum_points_to_where_the_image_li
     assert total.U[0] > 0
     assert abs(total.V[0]) < 0.1 * total.U[0]
     grid = stnlib.affine_grid(np.eye(2, 3)[None], (24, 24))
-    _, gradient = stnlib.grid_sample_vjp((image - target)[None, None], image[None, None], grid)
+    gradient = stnlib.grid_sample_vjp(
+        (image - target)[None, None], image[None, None], grid
+    ).grid
     u, v = at[(16.0, 12.0)]
     assert np.cross([u, v, 0], [*-gradient[0, 12, 16], 0])[2] == pytest.approx(0, abs=1e-9)
     assert u * gradient[0, 12, 16, 0] < 0
@@ -188,6 +192,55 @@ def test_film_shows_outputs_the_target_and_what_is_wrong():
     assert not axes[1, 3].images
 
 
+def test_tangents_are_red_where_it_gets_brighter_and_blue_where_darker():
+    image, tangent = RNG.random((6, 6)), np.ones((6, 6))
+    tangent[2, 3], tangent[0, 0] = -0.5, 0.0
+    figure = gradients.show_tangents(image, [tangent, 3 * tangent], ["turn", "shift"])
+    assert [ax.get_title() for ax in figure.axes] == ["the output", "turn", "shift"]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), image)
+    for ax in figure.axes[1:]:
+        colours = ax.images[0].get_array()
+        np.testing.assert_allclose(colours[1, 1], [*to_rgb(RED), 1.0])
+        np.testing.assert_allclose(colours[2, 3], [*to_rgb(BLUE), 0.5])
+        assert colours[0, 0, 3] == 0
+
+
+def test_derivatives_are_those_of_the_curves():
+    row = np.array([0.0, 3, 1, 5])
+    axes = np.array(gradients.show_derivatives(row, ["bilinear", "bspline3"]).axes)
+    for column, mode in zip(axes.reshape(3, 2).T, ("bilinear", "bspline3"), strict=True):
+        assert column[0].get_title() == mode
+        np.testing.assert_array_equal(column[0].lines[-1].get_xdata(), np.arange(4))
+        np.testing.assert_array_equal(column[0].lines[-1].get_ydata(), row)
+        for piece in range(3):
+            curves = [ax.lines[piece] for ax in column]
+            x, value = curves[0].get_data()
+            assert (x[0], value[0]) == (piece, pytest.approx(row[piece]))
+            for of, derivative in itertools.pairwise(curves):
+                np.testing.assert_allclose(
+                    np.gradient(of.get_ydata(), x)[1:-1],
+                    derivative.get_ydata()[1:-1],
+                    atol=1e-2,
+                )
+    np.testing.assert_allclose(axes[4].lines[1].get_ydata(), 0)
+
+
+def test_races_are_drawn_down_to_the_floor():
+    races = {
+        "clear": {"slow": np.array([1.0, 0.5]), "fast": np.array([1.0, 1e-20, 1e-18])},
+        "hazy": {"slow": np.array([2.0, 1.0]), "fast": np.array([2.0, -1e-19])},
+    }
+    figure = gradients.show_races(races)
+    for ax, (title, curves) in zip(figure.axes, races.items(), strict=True):
+        assert ax.get_title() == title
+        assert ax.get_yscale() == "log"
+        for line, (label, loss) in zip(ax.lines, curves.items(), strict=True):
+            assert line.get_label() == label
+            shown = line.get_ydata()
+            np.testing.assert_array_equal(shown, np.maximum(loss[:2], 1e-16))
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == ["slow", "fast"]
+
+
 def test_figures_fit_the_page_and_are_transparent():
     theta = transforms.scale(0.5)[None]
     image = stnlib.grid_sample(RNG.random((1, 1, 8, 8)), stnlib.affine_grid(theta, (8, 8)))[
@@ -199,6 +252,9 @@ def test_figures_fit_the_page_and_are_transparent():
         gradients.show_row(np.arange(4.0)),
         gradients.show_patterns(),
         gradients.show_film([image], image, ["a"]),
+        gradients.show_tangents(image, [image], ["a"]),
+        gradients.show_derivatives(np.arange(4.0), ["bicubic"]),
+        gradients.show_races({"a": {"b": np.array([1.0, 0.1])}}),
     ]
     assert all(figure.get_size_inches()[0] <= 8 for figure in figures)
     smallest = min(

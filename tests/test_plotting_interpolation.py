@@ -8,10 +8,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import same_color, to_rgb
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 
 import stnlib
-from stnlib.plotting import BLUE, GREEN, RED, use_style
+from stnlib import interpolation
+from stnlib.plotting import BLUE, GREEN, PURPLE, RED, use_style
 from stnlib.plotting import interpolation as figures
 
 
@@ -126,13 +127,16 @@ def test_the_sum_of_the_hats_is_the_interpolated_row():
 
 
 def test_padding_rows_by_hand():
-    axes = figures.show_padding([2, 6, 3, 7], beyond=3).axes
+    axes = figures.show_padding([2, 6, 3, 7], beyond=3, fill_value=4).axes
     rows = {ax.get_title(loc="left"): ax for ax in axes}
     by_hand = {
         "zeros": [0, 0, 0, 2, 6, 3, 7, 0, 0, 0],
+        "fill, fill_value=4": [4, 4, 4, 2, 6, 3, 7, 4, 4, 4],
         "border": [2, 2, 2, 2, 6, 3, 7, 7, 7, 7],
         "reflection, align_corners=True": [7, 3, 6, 2, 6, 3, 7, 3, 6, 2],
         "reflection, align_corners=False": [3, 6, 2, 2, 6, 3, 7, 7, 3, 6],
+        "mirror": [7, 3, 6, 2, 6, 3, 7, 3, 6, 2],
+        "wrap": [6, 3, 7, 2, 6, 3, 7, 2, 6, 3],
     }
     assert rows.keys() == by_hand.keys()
     for title, ax in rows.items():
@@ -141,12 +145,149 @@ def test_padding_rows_by_hand():
         assert inside == [False] * 3 + [True] * 4 + [False] * 3
         x, y = ax.lines[0].get_data()
         assert np.allclose(y, np.interp(x, np.arange(-3, 7), by_hand[title]))
-    mirrors = {
+    lines = {
         title: [line.get_xdata()[0] for line in ax.lines[1:]] for title, ax in rows.items()
     }
-    assert mirrors["zeros"] == mirrors["border"] == []
-    assert mirrors["reflection, align_corners=True"] == [0, 3]
-    assert mirrors["reflection, align_corners=False"] == [-0.5, 3.5]
+    assert lines["zeros"] == lines["fill, fill_value=4"] == lines["border"] == []
+    assert lines["reflection, align_corners=True"] == lines["mirror"] == [0, 3]
+    assert lines["reflection, align_corners=False"] == lines["wrap"] == [-0.5, 3.5]
+    assert same_color(rows["mirror"].lines[1].get_color(), GREEN)
+    assert same_color(rows["wrap"].lines[1].get_color(), PURPLE)  # a seam is no mirror
+
+
+KERNELS = {
+    "bilinear": interpolation.Bilinear(),
+    "bicubic": interpolation.Bicubic(),
+    "spline": interpolation.BSpline(3),
+    "gaussian": interpolation.Gaussian(),
+    "lanczos": interpolation.Lanczos(),
+}
+
+
+def test_gallery_shows_the_kernel_its_slope_and_the_weights_of_one_sample():
+    axes = [ax for ax in figures.show_gallery(KERNELS).axes if ax.axison]
+    assert len(axes) == 2 * len(KERNELS)
+    curves = {ax.get_title(): ax for ax in axes if ax.get_title()}
+    boards = {ax.get_title(): below for ax, below in _pairs(axes)}
+    assert curves.keys() == KERNELS.keys()
+    for name, ax in curves.items():
+        slope, value, _ = ax.lines
+        assert same_color(slope.get_color(), RED)
+        assert same_color(value.get_color(), BLUE)
+        d, k = value.get_data()
+        whole = np.abs(d - d.round()) < 1e-9
+        if name != "gaussian":  # 1 at the pixel itself, 0 at every other
+            assert np.allclose(k[whole], np.abs(d[whole]) < 0.5, atol=1e-9)
+        assert np.allclose(
+            np.gradient(k, d)[100:-100:7], slope.get_ydata()[100:-100:7], atol=0.06
+        ) or (name == "bilinear")
+        squares = [patch for patch in boards[name].patches if isinstance(patch, Rectangle)]
+        assert len(squares) == 64
+    d, k = curves["bicubic"].lines[1].get_data()
+    near = np.abs(d) <= 2
+    expected = interpolation.Bicubic().value(d[near], np)
+    assert np.allclose(k[near], expected)
+    assert np.allclose(k[~near], 0)
+
+
+def _pairs(axes):
+    """Each titled axes with the one right below it."""
+    for ax in axes:
+        if ax.get_title():
+            spec = ax.get_subplotspec()
+            below = [
+                other
+                for other in axes
+                if other.get_subplotspec().rowspan.start == spec.rowspan.start + 1
+                and other.get_subplotspec().colspan == spec.colspan
+            ]
+            yield ax, *below
+
+
+def test_gallery_colours_the_four_bilinear_neighbours_by_their_weights():
+    _, board = (
+        ax for ax in figures.show_gallery({"hat": interpolation.Bilinear()}).axes if ax.axison
+    )
+    shares = {patch.get_xy(): patch.get_facecolor()[3] for patch in board.patches}
+    seen = {xy: share for xy, share in shares.items() if share > 0.001}
+    weights = {(2.5, 2.5): 0.42, (3.5, 2.5): 0.18, (2.5, 3.5): 0.28, (3.5, 3.5): 0.12}
+    assert seen == pytest.approx({xy: (w / 0.42) ** 0.5 for xy, w in weights.items()})
+    assert tuple(board.lines[0].get_xydata()[0]) == (3.3, 3.4)
+
+
+def test_negative_weights_are_red():
+    _, board = (
+        ax for ax in figures.show_gallery({"cubic": interpolation.Bicubic()}).axes if ax.axison
+    )
+    colours = {patch.get_xy(): to_rgb(patch.get_facecolor()) for patch in board.patches}
+    assert same_color(colours[2.5, 2.5], BLUE)
+    assert same_color(colours[1.5, 2.5], RED)
+    assert same_color(colours[1.5, 1.5], BLUE)  # negative times negative
+
+
+def test_edge_and_ramp():
+    axes = [ax for ax in figures.show_edge_and_ramp(KERNELS).axes if ax.axison]
+    for name, (upper, lower) in zip(KERNELS, _pairs(axes), strict=True):
+        (curve,) = (line for line in upper.lines if same_color(line.get_color(), BLUE))
+        highest = curve.get_ydata().max()
+        assert (highest > 1.05) == (name in {"bicubic", "spline", "lanczos"})
+        x, y = curve.get_data()
+        assert np.interp(0, x, y) == pytest.approx(0.5)  # halfway, between the two pixels
+        (off,) = (line for line in lower.lines if same_color(line.get_color(), RED))
+        exact = np.abs(off.get_ydata()).max() < 1e-9
+        assert exact == (name in {"bilinear", "spline"})
+
+
+def test_the_spline_passes_through_the_pixels_only_with_the_prefilters_heights():
+    row, kernel = [2.0, 6.0, 3.0, 7.0, 5.0], interpolation.BSpline(3)
+    left, right = figures.show_spline(row, kernel).axes
+    sums = []
+    for ax in (left, right):
+        (total,) = (line for line in ax.lines if line.get_linewidth() == 3)
+        assert total.get_xdata()[::30].tolist() == [0, 1, 2, 3, 4]
+        sums.append(total.get_ydata()[::30])
+        *_, heights, dots = ax.lines
+        assert dots.get_ydata().tolist() == row
+        if ax is left:
+            assert heights.get_ydata().tolist() == row
+    blurred = np.convolve([6, *row, 7], [1 / 6, 4 / 6, 1 / 6], "valid")
+    assert np.allclose(sums[0], blurred)
+    assert np.allclose(sums[1], row)
+
+
+def test_the_shirt_has_stripes_that_a_quarter_of_the_size_cannot_hold():
+    shirt = figures.striped_shirt(240)
+    assert shirt.shape == (1, 240, 240)
+    assert 0 <= shirt.min() < 0.2
+    assert 0.8 < shirt.max() <= 1
+    assert np.ptp(shirt[0, :20]) == 0  # plain around it
+    middle = shirt[0, 150, 80:160] - shirt[0, 150, 80:160].mean()
+    loudest = np.abs(np.fft.rfft(middle)).argmax() / 80  # turns a pixel
+    assert 1 / 8 < loudest < 1 / 2
+
+
+def test_footprints_are_parallelograms_of_the_steps_around_the_positions():
+    x, y = np.meshgrid(4.0 + 2 * np.arange(4), 5.0 + 3 * np.arange(3))
+    figure = figures.show_footprints(np.zeros((20, 20)), {"smaller": np.stack([x, y], -1)})
+    (ax,) = figure.axes
+    assert ax.get_title() == "smaller"
+    polygons = [patch for patch in ax.patches if isinstance(patch, Polygon)]
+    assert len(polygons) == 12
+    assert polygons[0].get_xy()[:4].tolist() == [[3, 3.5], [5, 3.5], [5, 6.5], [3, 6.5]]
+    assert polygons[1].get_xy()[0].tolist() == [5, 3.5]  # they lie side by side
+    dots = ax.collections[0].get_offsets()
+    assert len(dots) == 12 * 5 * 7  # cells of half a pixel, from the middle outwards
+    assert dots[:, 0].min() > 3
+    assert dots[:, 1].max() < 12.5
+    assert ax.get_xlim() == (-0.5, 19.5)
+
+
+def test_a_footprint_that_does_not_shrink_is_one_sample():
+    x, y = np.meshgrid(np.arange(3.0), np.arange(3.0))
+    (ax,) = figures.show_footprints(np.zeros((3, 3)), {"same": np.stack([x, y], -1)}).axes
+    assert sorted(map(tuple, ax.collections[0].get_offsets())) == sorted(
+        zip(x.ravel(), y.ravel(), strict=True)
+    )
 
 
 def test_curves_are_named_and_the_right_one_lies_behind():
@@ -168,7 +309,11 @@ def test_curves_are_named_and_the_right_one_lies_behind():
         lambda: figures.show_row([1, 2, 3], 0.5),
         lambda: figures.show_weights(0.5, 0.5),
         figures.show_kernels,
-        lambda: figures.show_padding([1, 2], beyond=1),
+        lambda: figures.show_padding([1, 2], beyond=1, fill_value=1),
+        lambda: figures.show_gallery(KERNELS),
+        lambda: figures.show_edge_and_ramp(KERNELS),
+        lambda: figures.show_spline([1, 2, 3], KERNELS["spline"]),
+        lambda: figures.show_footprints(np.zeros((3, 3)), {"one": np.zeros((1, 1, 2))}),
     ],
 )
 def test_figures_are_transparent_and_at_most_eight_inches_wide_with_text_of_nine_points(draw):

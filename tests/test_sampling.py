@@ -1,3 +1,6 @@
+import itertools
+import os
+
 import array_api_strict
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 import stnlib
 from stnlib import transforms
 from stnlib.coordinates import normalise, pixels_per_unit, unnormalise
+from stnlib.interpolation import KERNELS, Bicubic
+from stnlib.padding import PADDING_MODES
 
 MODES = ["bilinear", "nearest"]
 PADDINGS = ["zeros", "border", "reflection"]
@@ -184,8 +189,9 @@ def test_gradients_agree_with_torch_off_the_knots(mode, padding_mode, align_corn
     grid = off_the_knots(grid, image, align_corners, 0.5 if mode == "nearest" else 0.0)
     grad_output = np.random.default_rng(0).normal(size=(*image.shape[:2], *size))
     grads = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
+    assert grads.fill == 0
     for grad, expected in zip(
-        grads, torch_gradients(grad_output, image, grid, **options), strict=True
+        grads[:2], torch_gradients(grad_output, image, grid, **options), strict=True
     ):
         assert_near(grad, expected, 1e-12)
     on_torch = stnlib.grid_sample_vjp(
@@ -216,9 +222,9 @@ def test_float32_gradients_agree_with_torch_in_float64(
         np.random.default_rng(0).normal(size=(*image.shape[:2], *size)).astype(np.float32)
     )
     grads = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
-    assert [g.dtype for g in grads] == [np.float32, grid_dtype]
+    assert [g.dtype for g in grads] == [np.float32, grid_dtype, np.float32]
     for grad, expected in zip(
-        grads, torch_gradients(grad_output, image, grid, **options), strict=True
+        grads[:2], torch_gradients(grad_output, image, grid, **options), strict=True
     ):
         assert_near(grad, expected, 1e-6)
 
@@ -255,7 +261,7 @@ def test_gradient_of_the_grid_agrees_with_central_differences(
         8 * h,
     )
     grad_output = np.random.default_rng(0).normal(size=(*image.shape[:2], *size))
-    _, grad_grid = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
+    grad_grid = stnlib.grid_sample_vjp(grad_output, image, grid, **options).grid
     for axis in (0, 1):
         step = h * np.eye(2)[axis]
         rise = stnlib.grid_sample(image, grid + step, **options) - stnlib.grid_sample(
@@ -264,13 +270,14 @@ def test_gradient_of_the_grid_agrees_with_central_differences(
         assert_near(grad_grid[..., axis], (grad_output * rise).sum(1) / (2 * h), 1e-10)
 
 
-@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("needs", list(itertools.product([False, True], repeat=3)))
 def test_only_the_gradients_that_are_needed_are_computed(needs):
     image, grid = np.random.default_rng(0).random((1, 2, 3, 4)), np.zeros((1, 2, 2, 2))
     grad_output = np.ones((1, 2, 2, 2))
-    both = stnlib.grid_sample_vjp(grad_output, image, grid)
-    some = stnlib.grid_sample_vjp(grad_output, image, grid, needs=needs)
-    for need, grad, expected in zip(needs, some, both, strict=True):
+    options = {"padding_mode": "fill", "fill_value": 2.0}
+    every = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
+    some = stnlib.grid_sample_vjp(grad_output, image, grid, **options, needs=needs)
+    for need, grad, expected in zip(needs, some, every, strict=True):
         if need:
             np.testing.assert_array_equal(grad, expected)
         else:
@@ -287,7 +294,7 @@ def test_nearest_teaches_the_grid_nothing(padding_mode, align_corners):
         rng.random((2, 3, 6, 7)),
     )
     options = {"mode": "nearest", "padding_mode": padding_mode, "align_corners": align_corners}
-    _, grad_grid = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
+    grad_grid = stnlib.grid_sample_vjp(grad_output, image, grid, **options).grid
     np.testing.assert_array_equal(grad_grid, np.zeros_like(grid))
 
 
@@ -378,7 +385,7 @@ def test_torch_differs_at_the_border(padding_mode, x, here, torch_says):
     image = np.array([[[[1.0, 21.0, 61.0]]]])
     options = {"padding_mode": padding_mode, "align_corners": True}
     grid = np.array([[[[x, 0.0]]]])
-    _, grad_grid = stnlib.grid_sample_vjp(np.ones((1, 1, 1, 1)), image, grid, **options)
+    grad_grid = stnlib.grid_sample_vjp(np.ones((1, 1, 1, 1)), image, grid, **options).grid
     _, torch_grad = torch_gradients(np.ones((1, 1, 1, 1)), image, grid, **options)
     assert (grad_grid[0, 0, 0, 0], torch_grad[0, 0, 0, 0]) == (here, torch_says)
 
@@ -386,9 +393,9 @@ def test_torch_differs_at_the_border(padding_mode, x, here, torch_says):
 def test_gradient_at_the_identity_is_not_zero():
     image = np.tile(np.arange(8.0), (1, 1, 8, 1))
     grid = stnlib.affine_grid(np.eye(2, 3)[None], (8, 8))
-    _, grad_grid = stnlib.grid_sample_vjp(
+    grad_grid = stnlib.grid_sample_vjp(
         np.ones((1, 1, 8, 8)), image, grid, padding_mode="border"
-    )
+    ).grid
     # One pixel of grey a pixel of width, and four pixels a unit; at the right border nothing rises any more.
     np.testing.assert_array_equal(grad_grid[0, :, :, 0], np.tile([4.0] * 7 + [0.0], (8, 1)))
     np.testing.assert_array_equal(grad_grid[0, :, :, 1], np.zeros((8, 8)))
@@ -470,7 +477,7 @@ def test_image_gradient_is_the_adjoint_of_the_sampler(mode, padding_mode, align_
     grid = stnlib.affine_grid(theta, size, align_corners=align_corners)
     output = stnlib.grid_sample(image, grid, **options)
     g = rng.normal(size=output.shape)
-    grad_input, _ = stnlib.grid_sample_vjp(g, image, grid, **options)
+    grad_input = stnlib.grid_sample_vjp(g, image, grid, **options).input
     # A sum of up to 576 products of numbers near 1.
     assert (g * output).sum() == pytest.approx((grad_input * image).sum(), rel=1e-12, abs=1e-12)
 
@@ -539,9 +546,9 @@ def test_infinite_coordinates_are_outside_and_have_no_mirror_image(
     grid = xp.asarray(np.array([[[[-inf, 0.0], [0.0, -inf], [-inf, inf], [-inf, -inf]]]]))
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
     assert_same(stnlib.grid_sample(image, grid, **options), [[[expected]]])
-    grad_input, _ = stnlib.grid_sample_vjp(
+    grad_input = stnlib.grid_sample_vjp(
         xp.ones((1, 1, 1, 4), dtype=xp.float64), image, grid, **options
-    )
+    ).input
     assert grad_input.sum() == (4 if padding_mode == "border" else 0)
 
 
@@ -574,16 +581,16 @@ def test_nan_coordinates_give_nan_and_add_nothing(xp, mode, padding_mode, align_
     output = stnlib.grid_sample(xp.asarray(image), xp.asarray(grid), **options)
     assert_same(np.isnan(np.asarray(output))[0, :, 0], [[False, True, False]] * 2)
     grad_output = np.ones((1, 2, 1, 3))
-    grad_input, _ = stnlib.grid_sample_vjp(
+    grad_input = stnlib.grid_sample_vjp(
         xp.asarray(grad_output),
         xp.asarray(image),
         xp.asarray(grid),
         **options,
-        needs=(True, False),
-    )
-    expected, _ = stnlib.grid_sample_vjp(
-        grad_output[..., ::2], image, grid[:, :, ::2], **options, needs=(True, False)
-    )
+        needs=(True, False, False),
+    ).input
+    expected = stnlib.grid_sample_vjp(
+        grad_output[..., ::2], image, grid[:, :, ::2], **options, needs=(True, False, False)
+    ).input
     assert_same(grad_input, expected)
 
 
@@ -640,9 +647,9 @@ def test_a_bad_pixel_does_not_leak_into_samples_that_do_not_read_it(
         output[~reads], stnlib.grid_sample(image, grid, **options)[~reads]
     )
     if mode == "bilinear":
-        _, grad = stnlib.grid_sample_vjp(
+        grad = stnlib.grid_sample_vjp(
             *(xp.asarray(a) for a in (grad_output, spoilt, grid)), **options
-        )
+        ).grid
         np.testing.assert_array_equal(
             np.isfinite(np.asarray(grad)), ~np.stack([reads[:, 0]] * 2, axis=-1)
         )
@@ -662,7 +669,8 @@ def test_an_empty_batch_gives_an_empty_result(xp, mode, padding_mode, align_corn
     assert tuple(grid.shape) == (0, 6, 7, 2)
     output = stnlib.grid_sample(image, grid, **options)
     assert (tuple(output.shape), output.dtype) == ((0, 3, 6, 7), xp.float64)
-    grad_input, grad_grid = stnlib.grid_sample_vjp(output, image, grid, **options)
+    grad_input, grad_grid, grad_fill = stnlib.grid_sample_vjp(output, image, grid, **options)
+    assert (tuple(grad_fill.shape), grad_fill) == ((), 0)
     assert (tuple(grad_input.shape), tuple(grad_grid.shape)) == ((0, 3, 4, 5), (0, 6, 7, 2))
     assert tuple(stnlib.affine_grid_vjp(grad_grid, align_corners=align_corners).shape) == (
         0,
@@ -805,12 +813,23 @@ IMAGE, GRID = make(2, 3, 4, 5), make(2, 6, 7, 2)
 @pytest.mark.parametrize(
     ("image", "grid", "error", "message"),
     [
-        (make(4, 5), GRID, ValueError, "input: expected shape (N, C, H, W), got (4, 5)"),
+        (
+            make(4, 5),
+            GRID,
+            ValueError,
+            "input: expected shape (N, C, H, W) or (N, C, D, H, W), got (4, 5)",
+        ),
         (
             make(2, 3, 4, 5, 6),
             GRID,
             ValueError,
-            "input: expected shape (N, C, H, W), got (2, 3, 4, 5, 6)",
+            "grid: expected shape (N, D_out, H_out, W_out, 3), got (2, 6, 7, 2)",
+        ),
+        (
+            make(2, 3, 4, 5, 6, 7),
+            GRID,
+            ValueError,
+            "input: expected shape (N, C, H, W) or (N, C, D, H, W), got (2, 3, 4, 5, 6, 7)",
         ),
         (
             IMAGE,
@@ -834,25 +853,20 @@ IMAGE, GRID = make(2, 3, 4, 5), make(2, 6, 7, 2)
             make(2, 3, 4, 5, dtype=np.uint8),
             GRID,
             TypeError,
-            "input: expected float32 or float64, got uint8; convert it, and divide 8-bit images by 255",
+            "input: expected float32 or float64, or float16 or bfloat16, got uint8; convert it, and "
+            "divide 8-bit images by 255",
         ),
         (
             make(2, 3, 4, 5, dtype=np.int64),
             GRID,
             TypeError,
-            "input: expected float32 or float64, got int64",
-        ),
-        (
-            make(2, 3, 4, 5, dtype=np.float16),
-            GRID,
-            TypeError,
-            "input: expected float32 or float64, got float16",
+            "input: expected float32 or float64, or float16 or bfloat16, got int64",
         ),
         (
             make(2, 3, 4, 5, dtype=complex),
             GRID,
             TypeError,
-            "input: expected float32 or float64, got complex128",
+            "input: expected float32 or float64, or float16 or bfloat16, got complex128",
         ),
         (
             IMAGE,
@@ -893,10 +907,22 @@ IMAGE, GRID = make(2, 3, 4, 5), make(2, 6, 7, 2)
             "arrays on different devices: input is on cpu, grid is on meta; move them to one",
         ),
         (
-            torch.zeros(2, 3, 4, 5).bfloat16(),
-            torch.zeros(2, 6, 7, 2),
+            torch.zeros(2, 3, 4, 5),
+            torch.zeros(2, 6, 7, 2).bfloat16(),
             TypeError,
-            "got torch.bfloat16",
+            "grid: expected float32 or float64, got torch.bfloat16; convert it",
+        ),
+        (
+            torch.zeros(2, 3, 4, 5).bfloat16(),
+            torch.zeros(2, 6, 7, 2).half(),
+            TypeError,
+            "grid: expected float32 or float64, got torch.float16; convert it",
+        ),
+        (
+            make(2, 3, 4, 5, dtype=np.float32),
+            make(2, 6, 7, 2, dtype=np.float16),
+            TypeError,
+            "grid: expected float32 or float64, got float16; convert it",
         ),
         (
             make(2, 3, 0, 5),
@@ -934,14 +960,51 @@ def test_grid_sample_and_its_vjp_refuse(image, grid, error, message):
         assert message in str(caught.value)
 
 
+MODE_NAMES = ", ".join(KERNELS) + ", or a Kernel"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "bicubic"}, "mode: expected one of nearest, bilinear, got 'bicubic'"),
-        ({"mode": None}, "mode: expected one of nearest, bilinear, got None"),
+        ({"mode": "cubic"}, f"mode: expected one of {MODE_NAMES}, got 'cubic'"),
+        ({"mode": None}, f"mode: expected one of {MODE_NAMES}, got None"),
+        ({"mode": Bicubic}, f"mode: expected one of {MODE_NAMES}, got {Bicubic!r}"),
         (
-            {"padding_mode": "wrap"},
-            "padding_mode: expected one of zeros, border, reflection, got 'wrap'",
+            {"mode": "or a Kernel"},
+            f"mode: expected one of {MODE_NAMES}, got 'or a Kernel'",
+        ),
+        (
+            {"padding_mode": "circular"},
+            "padding_mode: expected one of zeros, border, reflection, wrap, mirror, fill, got 'circular'",
+        ),
+        (
+            {"coordinates": "pixels"},
+            "coordinates: expected one of normalised, pixel, got 'pixels'",
+        ),
+        ({"align_corners": "no"}, "align_corners: expected True or False, got 'no'"),
+        ({"align_corners": None}, "align_corners: expected True or False, got None"),
+        (
+            {"fill_value": 1.0},
+            "fill_value: expected padding_mode=\"fill\" beside it, got 'zeros'",
+        ),
+        (
+            {"fill_value": make(3), "padding_mode": "border"},
+            "fill_value: expected padding_mode=\"fill\" beside it, got 'border'",
+        ),
+        (
+            {"fill_value": make(2), "padding_mode": "fill"},
+            "fill_value: expected a number or one for each of 3 channels, got shape (2,)",
+        ),
+        (
+            {"fill_value": make(2, 3), "padding_mode": "fill"},
+            "fill_value: expected a number or one for each of 3 channels, got shape (2, 3)",
+        ),
+        *(
+            (
+                {"antialias": bad},
+                f"antialias: expected True, False or the longest step in pixels, got {bad!r}",
+            )
+            for bad in (-1, float("nan"), float("inf"), "yes", None)
         ),
     ],
 )
@@ -949,18 +1012,100 @@ def test_unknown_options_are_refused(options, message):
     for call in (
         stnlib.grid_sample,
         lambda *arrays, **o: stnlib.grid_sample_vjp(make(2, 3, 6, 7), *arrays, **o),
+        stnlib.grid_sample_jvp,
     ):
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 the whole sentence is compared
+        with pytest.raises((TypeError, ValueError)) as caught:
             call(IMAGE, GRID, **options)
         assert str(caught.value) == message
+
+
+def test_a_fill_value_of_another_library_is_refused():
+    with pytest.raises(
+        TypeError, match=r"fill_value is a torch\.Tensor, input is a numpy\.nda"
+    ):
+        stnlib.grid_sample(IMAGE, GRID, padding_mode="fill", fill_value=torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("tangents", "error", "message"),
+    [
+        (
+            {"input_tangent": make(2, 3, 4, 4)},
+            ValueError,
+            "input_tangent: expected shape (2, 3, 4, 5), as input has, got (2, 3, 4, 4)",
+        ),
+        (
+            {"grid_tangent": make(6, 7, 2)},
+            ValueError,
+            "grid_tangent: expected shape (2, 6, 7, 2), as grid has, got (6, 7, 2)",
+        ),
+        (
+            {"grid_tangent": make(2, 6, 7, 2, dtype=np.float32)},
+            TypeError,
+            "grid_tangent: expected float64, as grid is, got float32",
+        ),
+        (
+            {"input_tangent": torch.zeros(2, 3, 4, 5)},
+            TypeError,
+            "input_tangent is a torch.Tensor, input is a numpy.ndarray",
+        ),
+        ({"grid_tangent": 1.0}, TypeError, "grid_tangent: expected a NumPy, CuPy or PyTorch"),
+        (
+            {"fill_tangent": make(2)},
+            ValueError,
+            "expected a number or one for each of 3 channels, got shape (2,)",
+        ),
+    ],
+)
+def test_a_tangent_that_does_not_fit_is_refused(tangents, error, message):
+    with pytest.raises(error) as caught:
+        stnlib.grid_sample_jvp(IMAGE, GRID, padding_mode="fill", **tangents)
+    assert message in str(caught.value)
+
+
+def test_affine_sample_refuses_what_its_parts_refuse():
+    theta = np.tile(np.eye(2, 3), (2, 1, 1))
+    with pytest.raises(
+        ValueError, match=r"size: expected \(N, C, H, W\) or \(H, W\), got \(4,\)"
+    ):
+        stnlib.affine_sample(IMAGE, theta, (4,))
+    with pytest.raises(ValueError, match=r"theta: expected shape \(N, 2, 3\), got \(2, 3, 4\)"):
+        stnlib.affine_sample(IMAGE, make(2, 3, 4), (4, 5, 6))
+    with pytest.raises(TypeError, match=r"theta: expected float32 or float64, got int64"):
+        stnlib.affine_sample(IMAGE, theta.astype(int), (4, 5))
+    with pytest.raises(
+        TypeError, match="input: expected float32 or float64, or float16 or bfloat16, got uint8"
+    ):
+        stnlib.affine_sample(IMAGE.astype(np.uint8), theta, (4, 5))
+    with pytest.raises(
+        ValueError, match=r"theta_tangent: expected shape \(2, 2, 3\), as theta"
+    ):
+        stnlib.affine_sample_jvp(IMAGE, theta, (4, 5), theta_tangent=make(1, 2, 3))
+    with pytest.raises(ValueError, match="coordinates: expected one of normalised, pixel"):
+        stnlib.affine_grid(theta, (4, 5), coordinates="metre")
 
 
 @pytest.mark.parametrize(
     ("theta", "size", "error", "message"),
     [
-        (make(2, 3), (4, 5), ValueError, "theta: expected shape (N, 2, 3), got (2, 3)"),
-        (make(1, 3, 3), (4, 5), ValueError, "theta: expected shape (N, 2, 3), got (1, 3, 3)"),
-        (make(1, 6), (4, 5), ValueError, "theta: expected shape (N, 2, 3), got (1, 6)"),
+        (
+            make(2, 3),
+            (4, 5),
+            ValueError,
+            "theta: expected shape (N, 2, 3) or (N, 3, 4), got (2, 3)",
+        ),
+        (
+            make(1, 3, 3),
+            (4, 5),
+            ValueError,
+            "theta: expected shape (N, 2, 3) or (N, 3, 4), got (1, 3, 3)",
+        ),
+        (
+            make(1, 6),
+            (4, 5),
+            ValueError,
+            "theta: expected shape (N, 2, 3) or (N, 3, 4), got (1, 6)",
+        ),
         (
             make(1, 2, 3, dtype=int),
             (4, 5),
@@ -1053,11 +1198,15 @@ def test_a_gradient_that_does_not_fit_is_refused(grad_output, error, message):
 @pytest.mark.parametrize(
     ("grad_grid", "error", "message"),
     [
-        (make(2, 6, 7), ValueError, "grad_grid: expected shape (N, H, W, 2), got (2, 6, 7)"),
+        (
+            make(2, 6, 7),
+            ValueError,
+            "grad_grid: expected shape (N, H, W, 2) or (N, D, H, W, 3), got (2, 6, 7)",
+        ),
         (
             make(2, 6, 7, 3),
             ValueError,
-            "grad_grid: expected shape (N, H, W, 2), got (2, 6, 7, 3)",
+            "grad_grid: expected shape (N, H, W, 2) or (N, D, H, W, 3), got (2, 6, 7, 3)",
         ),
         (
             make(2, 6, 7, 2, dtype=int),
@@ -1070,3 +1219,282 @@ def test_affine_grid_vjp_refuses(grad_grid, error, message):
     with pytest.raises(error) as caught:
         stnlib.affine_grid_vjp(grad_grid)
     assert message in str(caught.value)
+
+
+# More kernels, paddings and dimensions
+
+
+def cubic_case(seed, dimensions, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    size = tuple(rng.integers(1, 7, dimensions))
+    image = rng.random((2, 2, *size)).astype(dtype)
+    return image, rng.normal(0, 1.2, (2, *(3, 4, 2)[:dimensions], dimensions)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dimensions"), [("bicubic", 2), ("nearest", 3), ("bilinear", 3)]
+)
+@EVERY_PADDING
+@CORNERS
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+@settings(max_examples=settings().max_examples // 2)
+@given(seed=SEEDS)
+def test_bicubic_and_volumes_agree_with_torch(
+    mode, dimensions, padding_mode, align_corners, dtype, tolerance, seed
+):
+    image, grid = cubic_case(seed, dimensions, dtype)
+    options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    output = stnlib.grid_sample(image, grid, **options)
+    expected = torch_sample(image, grid, **options)
+    assert_near(output, expected, tolerance)
+    on_torch = stnlib.grid_sample(torch.as_tensor(image), torch.as_tensor(grid), **options)
+    assert_near(on_torch, output, tolerance / 100)
+    grad_output = np.random.default_rng(0).normal(size=output.shape).astype(dtype)
+    grads = stnlib.grid_sample_vjp(grad_output, image, grid, **options)
+    if dtype == np.float64:
+        for grad, expected in zip(
+            grads[:2], torch_gradients(grad_output, image, grid, **options), strict=True
+        ):
+            assert_near(grad, expected, tolerance)
+
+
+@pytest.mark.parametrize("mode", list(KERNELS))
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("coordinates", ["normalised", "pixel"])
+@CORNERS
+def test_products_are_transposes_of_each_other(mode, padding_mode, coordinates, align_corners):
+    rng = np.random.default_rng(0)
+    image, theta = rng.random((2, 2, 4, 5)), np.eye(2, 3) + rng.normal(0, 0.6, (2, 2, 3))
+    options = {
+        "mode": mode,
+        "padding_mode": padding_mode,
+        "coordinates": coordinates,
+        "align_corners": align_corners,
+    }
+    fill, fill_tangent = {}, {}
+    if padding_mode == "fill":
+        fill, fill_tangent = {"fill_value": rng.random(2)}, {"fill_tangent": rng.normal(size=2)}
+    tangents = {"input_tangent": rng.normal(size=image.shape)}
+    theta_tangent = rng.normal(size=theta.shape)
+    g = rng.normal(size=(2, 2, 3, 4))
+    moved = stnlib.affine_sample_jvp(
+        image,
+        theta,
+        (3, 4),
+        theta_tangent=theta_tangent,
+        **tangents,
+        **fill_tangent,
+        **options,
+        **fill,
+    )
+    grads = stnlib.affine_sample_vjp(g, image, theta, **options, **fill)
+    right = (grads.input * tangents["input_tangent"]).sum() + (
+        grads.theta * theta_tangent
+    ).sum()
+    right += (grads.fill * fill_tangent["fill_tangent"]).sum() if fill else 0
+    assert (g * moved).sum() == pytest.approx(right, rel=1e-12, abs=1e-11)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border", "wrap"])
+def test_a_fixed_fill_value_has_no_tangent(padding_mode):
+    image, grid = np.ones((1, 1, 2, 2)), np.full((1, 1, 1, 2), 5.0)
+    with pytest.raises(
+        ValueError, match=f'padding_mode="fill" beside it, got {padding_mode!r}'
+    ):
+        stnlib.grid_sample_jvp(image, grid, fill_tangent=1.0, padding_mode=padding_mode)
+
+
+@pytest.mark.parametrize("mode", list(KERNELS))
+@pytest.mark.parametrize("padding_mode", ["border", "wrap", "mirror"])
+def test_three_dimensional_products_are_transposes_of_each_other(mode, padding_mode):
+    rng = np.random.default_rng(0)
+    if mode.startswith("bspline") and padding_mode == "border":
+        padding_mode = "reflection"  # a volume with a margin is large
+    image, grid = rng.random((1, 2, 3, 4, 2)), rng.normal(0, 0.8, (1, 2, 2, 2, 3))
+    options = {"mode": mode, "padding_mode": padding_mode}
+    tangents = [rng.normal(size=a.shape) for a in (image, grid)]
+    g = rng.normal(size=(1, 2, 2, 2, 2))
+    moved = stnlib.grid_sample_jvp(
+        image, grid, input_tangent=tangents[0], grid_tangent=tangents[1], **options
+    )
+    grads = stnlib.grid_sample_vjp(g, image, grid, **options)
+    right = sum((a * b).sum() for a, b in zip(grads[:2], tangents, strict=True))
+    assert (g * moved).sum() == pytest.approx(right, rel=1e-12, abs=1e-11)
+
+
+@LIBRARIES
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "bspline3"])
+@pytest.mark.parametrize("coordinates", ["normalised", "pixel"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_affine_sample_is_the_grid_generator_and_the_sampler(xp, mode, coordinates, dimensions):
+    rng = np.random.default_rng(0)
+    size, out = (4, 5, 3)[:dimensions], (3, 4, 2)[:dimensions]
+    image = rng.random((2, 2, *size)).astype(np.float32)
+    theta = (
+        np.eye(dimensions, dimensions + 1) + rng.normal(0, 0.4, (2, dimensions, dimensions + 1))
+    ).astype(np.float32)
+    image, theta = xp.asarray(image), xp.asarray(theta)
+    double = theta.double() if xp is torch else theta.astype(np.float64)
+    grid = stnlib.affine_grid(double, out, coordinates=coordinates)
+    options = {"mode": mode, "padding_mode": "mirror", "coordinates": coordinates}
+    output = stnlib.affine_sample(image, theta, out, **options)
+    expected = stnlib.grid_sample(image, grid, **options)
+    assert output.dtype == image.dtype
+    assert_same(output, expected)
+
+
+def test_pixel_coordinates_of_affine_grid_by_hand():
+    theta = np.array([[[2.0, 0.5, 1.0], [-1.0, 3.0, 0.25]]])
+    grid = stnlib.affine_grid(theta, (2, 3), coordinates="pixel")
+    x = [[1, 3, 5], [1.5, 3.5, 5.5]]
+    y = [[0.25, -0.75, -1.75], [3.25, 2.25, 1.25]]
+    assert_same(grid[0, ..., 0], x)
+    assert_same(grid[0, ..., 1], y)
+
+
+def test_opencv_agrees_on_pixel_coordinates():
+    cv2 = pytest.importorskip("cv2")
+    rng = np.random.default_rng(0)
+    image, theta = rng.random((20, 30)), np.array([[1.5, 0.25, 1.0], [-0.5, 1.25, 4.0]])
+    # OpenCV rounds positions to 1/32 pixel: here they are quarters.
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    expected = cv2.warpAffine(image, theta, (14, 12), flags=flags)
+    output = stnlib.affine_sample(image[None, None], theta[None], (12, 14), coordinates="pixel")
+    assert_near(output[0, 0], expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("padding_mode", "skimage_mode"),
+    [
+        ("zeros", "constant"),
+        ("border", "edge"),
+        ("reflection", "symmetric"),
+        ("mirror", "reflect"),
+        ("wrap", "wrap"),
+    ],
+)
+@pytest.mark.parametrize(("mode", "order"), [("bilinear", 1), (Bicubic(a=-0.5), 3)])
+def test_skimage_agrees_on_pixel_coordinates(padding_mode, skimage_mode, mode, order):
+    rng = np.random.default_rng(0)
+    image, matrix = (
+        rng.random((9, 8)),
+        np.array([[1.3, 0.4, -2.1], [-0.6, 1.1, 2.7], [0, 0, 1]]),
+    )
+    expected = skimage.transform.warp(
+        image, matrix, output_shape=(7, 6), order=order, mode=skimage_mode, clip=False
+    )
+    options = {"mode": mode, "padding_mode": padding_mode, "coordinates": "pixel"}
+    output = stnlib.affine_sample(image[None, None], matrix[None, :2], (7, 6), **options)
+    assert_near(output[0, 0], expected, 1e-12)
+
+
+# Precision and layout
+
+
+@LIBRARIES
+def test_positions_on_a_wide_float32_row_are_within_a_millionth_of_a_pixel(xp):
+    width = 65536
+    ramp = (
+        np.arange(width, dtype=np.float32).reshape(1, 1, 1, -1) % 256
+    )  # steps of 1, exact in float32
+    x = np.random.default_rng(0).integers(1, 255, 500) + 256.0 * np.arange(500) % 65280
+    x = np.floor(x / 256) * 256 + np.clip(x % 256, 1, 253) + 0.37109375
+    grid = np.stack([normalise(x, width), 0 * x], axis=-1)[None, None]
+    output = stnlib.grid_sample(xp.asarray(ramp), xp.asarray(grid))
+    error = np.asarray(output, dtype=np.float64).ravel() - x % 256
+    # The value itself is a float32 of up to 256, rounded to 1.5e-5; count positions near 0 and 1 more sharply.
+    assert np.abs(error).max() <= 2e-5
+    few = (x % 256) < 8
+    step = np.zeros_like(ramp)
+    step[..., 1::2] = 1  # 0, 1, 0, 1 …: what is read is the position's fraction
+    sawtooth = np.asarray(
+        stnlib.grid_sample(xp.asarray(step), xp.asarray(grid)), dtype=np.float64
+    ).ravel()
+    fraction = np.where(np.floor(x) % 2 == 0, x % 1, 1 - x % 1)
+    assert few.any()
+    assert np.abs(sawtooth - fraction).max() <= 1e-6
+    theta = np.array([[[1.0, 0.0, 0.74218750 / width], [0.0, 1.0, 0.0]]])
+    moved = stnlib.affine_sample(xp.asarray(step), xp.asarray(theta), (1, width))
+    moved = np.asarray(moved, dtype=np.float64)[0, 0, 0, :-1]
+    expected = np.where(np.arange(width - 1) % 2 == 0, 0.37109375, 1 - 0.37109375)
+    assert np.abs(moved - expected).max() <= 1e-6
+
+
+@pytest.mark.parametrize("mode", list(KERNELS))
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("dtype", ["numpy.float16", "torch.float16", "torch.bfloat16"])
+def test_half_precision_is_rounded_once(mode, padding_mode, dtype):
+    rng = np.random.default_rng(0)
+    image, grid = rng.random((1, 2, 4, 5)), rng.normal(0, 0.8, (1, 3, 4, 2)).astype(np.float32)
+    library, name = dtype.split(".")
+    if library == "torch":
+        image, grid = torch.as_tensor(image).to(getattr(torch, name)), torch.as_tensor(grid)
+        wide = image.float()
+    else:
+        image = image.astype(np.float16)
+        wide = image.astype(np.float32)
+    options = {"mode": mode, "padding_mode": padding_mode}
+    output, exact = (stnlib.grid_sample(a, grid, **options) for a in (image, wide))
+    assert output.dtype == image.dtype
+    exact = exact.to(image.dtype) if library == "torch" else exact.astype(np.float16)
+    assert (output == exact).all()
+
+
+@pytest.mark.parametrize("layout", ["transposed", "channels last", "expanded", "strided"])
+@pytest.mark.parametrize("mode", ["bilinear", "bspline3"])
+@LIBRARIES
+def test_how_an_image_lies_in_memory_does_not_matter(xp, mode, layout):
+    rng = np.random.default_rng(0)
+    base = rng.random((2, 3, 8, 10))
+    image = {
+        "transposed": base.swapaxes(2, 3),
+        "channels last": np.ascontiguousarray(base.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        "expanded": np.broadcast_to(base[:1, :1], base.shape),
+        "strided": base[:, ::-1, ::2, ::3] if xp is np else base[:, :, ::2, ::3],
+    }[layout]
+    grid = np.broadcast_to(rng.normal(0, 0.8, (1, 3, 1, 2)), (2, 3, 4, 2))
+    grad_output = np.broadcast_to(rng.normal(size=(2, 1, 3, 1)), (2, 3, 3, 4))
+    arrays = grad_output, image, grid
+    if xp is torch:
+        arrays = [torch.from_numpy(a.copy() if not a.flags.writeable else a) for a in arrays]
+        if layout == "expanded":
+            arrays[1] = torch.from_numpy(base)[:1, :1].expand(2, 3, 8, 10)
+    output = stnlib.grid_sample(*arrays[1:], mode=mode)
+    grads = stnlib.grid_sample_vjp(*arrays, mode=mode)
+    plain = [np.ascontiguousarray(a) for a in (grad_output, image, grid)]
+    assert_near(output, stnlib.grid_sample(*plain[1:], mode=mode), 1e-15)
+    for grad, expected in zip(grads, stnlib.grid_sample_vjp(*plain, mode=mode), strict=True):
+        assert_near(grad, expected, 1e-13)
+
+
+@LIBRARIES
+@pytest.mark.parametrize("mode", list(KERNELS))
+def test_results_and_gradients_repeat_bit_for_bit(xp, mode):
+    rng = np.random.default_rng(0)
+    arrays = (
+        rng.random((2, 2, 6, 6)),
+        rng.random((2, 2, 5, 5)),
+        rng.normal(0, 0.4, (2, 6, 6, 2)),
+    )
+    arrays = [xp.asarray(a) for a in arrays]
+    first, again = (
+        (
+            stnlib.grid_sample(*arrays[1:], mode=mode),
+            *stnlib.grid_sample_vjp(*arrays, mode=mode),
+        )
+        for _ in range(2)
+    )
+    for a, b in zip(first, again, strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.skipif(
+    os.environ.get("STNLIB_SLOW") != "1", reason="reads an image of 4 GB: set STNLIB_SLOW=1"
+)
+def test_an_image_of_more_than_two_to_the_31_pixels_is_read_right_at_its_far_end():
+    image = torch.zeros(1, 1, 2**15 + 2, 2**16, dtype=torch.float16)
+    image[0, 0, -2:, -2:] = torch.tensor([[0.0, 5.0], [1.0, 3.0]])
+    at = [[65535.0, 32769.0], [65534.5, 32769.0], [65534.5, 32768.5], [0.0, 0.0]]
+    grid = torch.tensor([[at]], dtype=torch.float64)
+    output = stnlib.grid_sample(image, grid, coordinates="pixel")
+    assert output.flatten().tolist() == [3.0, 2.0, 2.25, 0.0]

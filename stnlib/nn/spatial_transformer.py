@@ -10,7 +10,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from .._arrays import require_size
-from ..sampling import check_options
+from ..interpolation import Kernel
+from ..sampling import resolve
 from ..transforms import Affine
 from .functional import grid_sample
 
@@ -31,7 +32,7 @@ class SpatialTransformer(nn.Module):
         The family of transforms, with P parameters.
     size : (H, W), optional
         Size of the output in pixels; by default, the input's.
-    mode, padding_mode, align_corners
+    mode, padding_mode, align_corners, fill_value, antialias
         As for `stnlib.nn.functional.grid_sample`.
 
     Raises
@@ -62,9 +63,11 @@ class SpatialTransformer(nn.Module):
         transform: Affine | None = None,
         size: tuple[int, int] | None = None,
         *,
-        mode: str = "bilinear",
+        mode: str | Kernel = "bilinear",
         padding_mode: str = "zeros",
         align_corners: bool = False,
+        fill_value: float = 0.0,
+        antialias: bool | float = False,
     ) -> None:
         super().__init__()
         if not isinstance(localisation, nn.Module):
@@ -74,15 +77,18 @@ class SpatialTransformer(nn.Module):
         transform = Affine() if transform is None else transform
         if not all(hasattr(transform, name) for name in ("num_parameters", "identity", "grid")):
             raise TypeError(f"transform: expected a family such as Affine(), got {transform!r}")
-        check_options(mode, padding_mode, align_corners)
-        self.localisation = localisation
-        self.transform = transform
-        self.size = None if size is None else require_size(size, "size")
-        self.options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "mode": mode,
             "padding_mode": padding_mode,
             "align_corners": align_corners,
+            "fill_value": fill_value,
+            "antialias": antialias,
         }
+        resolve(**options)
+        self.localisation = localisation
+        self.transform = transform
+        self.size = None if size is None else require_size(size, "size")
+        self.options = options
         initialise_identity(localisation, self.transform)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

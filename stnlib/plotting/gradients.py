@@ -1,4 +1,4 @@
-"""The figures of chapter 3: votes, slopes, gather and scatter, landscapes, and a film of a registration."""
+"""The figures of chapter 3: votes, slopes, gather and scatter, landscapes, registrations, tangents and curvatures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
 
 from ..coordinates import normalise, pixel_centres, pixels_per_unit
+from ..gather_scatter import Sampler, gather
+from ..interpolation import KERNELS
+from ..prefilter import prefilter
 from ..sampling import affine_grid, grid_sample, grid_sample_vjp
 from .images import frame, show_image, show_values
 from .style import BLUE, GREEN, GREY, PURPLE, RED
@@ -86,7 +89,7 @@ def show_votes(image: np.ndarray, target: np.ndarray, *, length: float = 3.0) ->
     batch = np.asarray(image, dtype=np.float64)[None, None]
     grid = affine_grid(np.eye(2, 3)[None], size)
     difference = grid_sample(batch, grid) - target
-    gradient: Any = grid_sample_vjp(difference, batch, grid)[1]
+    gradient: Any = grid_sample_vjp(difference, batch, grid).grid
     votes = -gradient[0]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2))
     show_image(left, image, "the output, and the target's outline")
@@ -138,7 +141,7 @@ def show_gather_and_scatter(pixels: np.ndarray, x: float, y: float, gradient: fl
     grid = np.asarray([[[[normalise(x, width), normalise(y, height)]]]])
     batch = np.asarray(pixels, dtype=np.float64)[None, None]
     output = float(grid_sample(batch, grid)[0, 0, 0, 0])
-    back: Any = grid_sample_vjp(np.full((1, 1, 1, 1), gradient), batch, grid)[0]
+    back: Any = grid_sample_vjp(np.full((1, 1, 1, 1), gradient), batch, grid).input
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2))
     show_values(left, pixels, f"forward: gather, V = {output:g}")
     show_values(right, back[0, 0], f"backward: scatter {gradient:g}", digits=2, colour=RED)
@@ -211,7 +214,7 @@ def _read_row(row: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     image = np.asarray(row, dtype=np.float64)[None, None, None]
     grid = np.stack((normalise(x, len(row)), np.zeros_like(x)), axis=-1)[None, None]
     value = grid_sample(image, grid)
-    gradient: Any = grid_sample_vjp(np.ones_like(value), image, grid)[1]
+    gradient: Any = grid_sample_vjp(np.ones_like(value), image, grid).grid
     return value[0, 0, 0], gradient[0, 0, :, 0] / pixels_per_unit(len(row))
 
 
@@ -383,6 +386,110 @@ def show_film(
     for ax in axes[0]:
         ax.title.set_fontsize(9)
     axes[1, -1].set_axis_off()
+    return figure
+
+
+def show_tangents(
+    image: np.ndarray, tangents: Sequence[np.ndarray], titles: Sequence[str]
+) -> Figure:
+    """Draw an image, and how it changes along several directions.
+
+    Parameters
+    ----------
+    image : array, shape (H, W)
+    tangents : sequence of arrays, shape (H, W)
+        Each in units of its own largest change, but for the largest hundredth.
+    titles : sequence of str
+        One for each tangent.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A pixel that gets brighter is red, one that gets darker is blue.
+    """
+    figure, axes = plt.subplots(1, len(tangents) + 1, figsize=(8, 2.4))
+    show_image(axes[0], image, "the output")
+    for ax, tangent, title in zip(axes[1:], tangents, titles, strict=True):
+        _show_difference(ax, tangent / (2 * np.quantile(np.abs(tangent), 0.99)))
+        ax.set_title(title)
+    return figure
+
+
+def show_derivatives(row: np.ndarray, modes: Sequence[str]) -> Figure:
+    """Draw the value of a row of pixels between its ends, its slope and its curvature, as kernels see them.
+
+    Parameters
+    ----------
+    row : array of float, shape (W,)
+        Beyond it lies its mirror image.
+    modes : sequence of str
+        Names of kernels, a column each.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    last = len(row) - 1
+    x = np.linspace(0, last, 100 * last, endpoint=False)  # knots, and both sides of them
+    position = np.stack((x, np.zeros_like(x)), axis=-1)[None]
+    figure, axes = plt.subplots(
+        3, len(modes), figsize=(8, 5.4), sharex=True, sharey="row", squeeze=False
+    )
+    for column, mode in zip(axes.T, modes, strict=True):
+        sampler = Sampler(KERNELS[mode], "mirror", False)
+        image = np.asarray(row, dtype=np.float64)[None, None, None]
+        image, fill, margin = prefilter(image, np.zeros((1, 1)), sampler, np)
+        orders = [(0, 0), (1, 0), (2, 0)]
+        curves = gather(image, fill, position + margin, orders, sampler, np)[:, 0, 0]
+        for ax, curve, colour in zip(column, curves, (BLUE, RED, GREEN), strict=True):
+            pieces = curve.reshape(last, 100)  # no line across a jump
+            for start, piece in enumerate(pieces):
+                ax.plot(x[100 * start : 100 * start + 100], piece, color=colour)
+            ax.grid(axis="x", alpha=0.3)
+        column[0].plot(np.arange(last + 1), row, "o", color=BLUE, markersize=4)
+        column[0].set_title(mode)
+        column[2].set(xlabel="position $x$, in pixels", xticks=np.arange(last + 1))
+    for ax, label in zip(axes[:, 0], ("value", "slope", "curvature"), strict=True):
+        ax.set_ylabel(label)
+    return figure
+
+
+def show_races(
+    races: Mapping[str, Mapping[str, np.ndarray]], *, floor: float = 1e-16
+) -> Figure:
+    """Draw how far losses are above their least, step after step, on a logarithmic scale.
+
+    Parameters
+    ----------
+    races : mapping from a title to a mapping from a label to an array, shape (steps,)
+        One picture for each title, one curve for each label.
+    floor : float
+        A curve ends where it comes down to it, and is drawn on it there.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(
+        1, len(races), figsize=(8, 3.6), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, (title, curves) in zip(axes[0], races.items(), strict=True):
+        for (label, loss), colour, marker in zip(
+            curves.items(), (BLUE, GREEN, RED), "so^", strict=False
+        ):
+            above = np.maximum(loss, floor)
+            end = np.flatnonzero(above == floor)[:1]
+            ax.plot(
+                above[: end[0] + 1] if len(end) else above,
+                color=colour,
+                marker=marker,
+                markersize=5,
+                label=label,
+            )
+        ax.set(yscale="log", xlabel="step", title=title)
+        ax.grid(axis="y", alpha=0.3)
+    axes[0, 0].set_ylabel("loss above its least")
+    axes[0, 0].legend(loc="lower right", fontsize=10)
     return figure
 
 

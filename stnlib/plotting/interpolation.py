@@ -1,4 +1,4 @@
-"""The figures of chapter 2: positions between pixels, their weights, the two kernels, and what lies beyond the edge."""
+"""The figures of chapter 2: positions between pixels, kernels, what lies beyond the edge, splines and footprints."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.path import Path
 
 from ..coordinates import normalise, unnormalise
-from ..interpolation import KERNELS
-from ..sampling import grid_sample
+from ..footprint import readings, steps
+from ..gather_scatter import Sampler
+from ..interpolation import Kernel
+from ..prefilter import prefilter
+from ..sampling import grid_sample, grid_sample_jvp, grid_sample_vjp
 from .images import frame, show_image
 from .style import BLUE, GREEN, GREY, PURPLE, RED
 
@@ -220,7 +226,7 @@ def show_surface(values: np.ndarray, *, levels: Sequence[float], steps: int = 40
     y = np.linspace(0, height - 1, steps * (height - 1) + 1)
     grid = np.stack(np.meshgrid(normalise(x, width), normalise(y, height)), -1)[None]
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.5))
-    for ax, mode in zip(axes, KERNELS, strict=True):
+    for ax, mode in zip(axes, ("nearest", "bilinear"), strict=True):
         read = grid_sample(image[None, None], grid, mode=mode, padding_mode="border")[0, 0]
         ax.pcolormesh(
             x, y, read, vmin=image.min(), vmax=image.max(), shading="nearest", rasterized=True
@@ -235,7 +241,7 @@ def show_surface(values: np.ndarray, *, levels: Sequence[float], steps: int = 40
 
 
 def show_kernels(reach: float = 1.75) -> Figure:
-    """Draw the weight of a pixel against its distance, for each kernel.
+    """Draw the weight of a pixel against its distance, for the box and for the hat.
 
     Parameters
     ----------
@@ -285,7 +291,7 @@ def show_hats(values: Sequence[float]) -> Figure:
     return figure
 
 
-def show_padding(values: Sequence[float], beyond: int) -> Figure:
+def show_padding(values: Sequence[float], beyond: int, fill_value: float) -> Figure:
     """Draw a row of pixels and what each padding rule puts on both sides of it.
 
     Parameters
@@ -293,46 +299,292 @@ def show_padding(values: Sequence[float], beyond: int) -> Figure:
     values : sequence of float
     beyond : int
         How many pixels to draw on each side.
+    fill_value : float
+        For the rule ``"fill"``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    size = len(values)
+    centres, edges = (0, size - 1), (-0.5, size - 0.5)
+    rules: tuple[tuple[str, dict[str, Any], tuple[float, ...], str], ...] = (
+        ("zeros", {}, (), "zeros"),
+        ("fill", {"fill_value": fill_value}, (), f"fill, fill_value={fill_value:g}"),
+        ("border", {}, (), "border"),
+        ("reflection", {"align_corners": True}, centres, "reflection, align_corners=True"),
+        ("reflection", {}, edges, "reflection, align_corners=False"),
+        ("mirror", {}, centres, "mirror"),
+        ("wrap", {}, edges, "wrap"),
+    )
+    whole = np.arange(-beyond, size + beyond)
+    fine = np.linspace(-beyond, size + beyond - 1, 20 * (size + 2 * beyond - 1) + 1)
+    figure, axes = plt.subplots(len(rules), 1, figsize=(7.4, 8.8), sharex=True, sharey=True)
+    for ax, (padding_mode, options, lines, title) in zip(axes, rules, strict=True):
+        inside = (whole >= 0) & (whole < size)
+        colours = [(BLUE, 0.55) if there else (RED, 0.4) for there in inside]
+        options = {"padding_mode": padding_mode, **options}
+        ax.bar(whole, _read(values, whole, **options), width=0.94, color=colours)
+        ax.plot(fine, _read(values, fine, **options), color=GREY, linewidth=1.5)
+        colour, dashes = (PURPLE, ":") if padding_mode == "wrap" else (GREEN, "--")
+        for line in lines:
+            ax.axvline(line, color=colour, linestyle=dashes, linewidth=1.8)
+        ax.set_title(title, loc="left")
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+    axes[-1].set(xticks=whole, xlabel="x, in pixels")
+    return figure
+
+
+def _read(values: Sequence[float] | np.ndarray, x: np.ndarray, **options: Any) -> np.ndarray:
+    """Read a row of pixels at positions in pixels."""
+    return grid_sample(*_as_image(values, x), coordinates="pixel", **options)[0, 0, 0]
+
+
+def _as_image(
+    values: Sequence[float] | np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    x = np.asarray(x, dtype=np.float64)
+    row = np.asarray(values, dtype=np.float64)
+    return row[None, None, None], np.stack([x, np.zeros_like(x)], axis=-1)[None, None]
+
+
+def show_gallery(kernels: Mapping[str, Kernel], reach: float = 3.4) -> Figure:
+    """Draw of each kernel the weight of a pixel against its distance, its slope, and all the pixels of one sample.
+
+    All of it is measured on the sampler: on a row with a single 1, and on the gradient of an image. So what a kernel
+    does to its weights (dividing them by their sum) or to the image (a prefilter) is in the picture.
+
+    Parameters
+    ----------
+    kernels : mapping from a title to a Kernel
+    reach : float
+        Largest distance drawn, in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, pairs = _gallery(list(kernels), (0.8, 1.0))
+    d = np.linspace(-reach, reach, 50 * round(4 * reach) // 2 + 1)
+    for i, ((curve, pixels), kernel) in enumerate(zip(pairs, kernels.values(), strict=True)):
+        value, slope = _response(kernel, d)
+        curve.plot(d, slope, color=RED, linewidth=1.2)
+        curve.fill_between(d, value, color=(BLUE, 0.2))
+        curve.plot(d, value, color=BLUE)
+        curve.axhline(0, color=GREY, linewidth=0.6)
+        curve.set(
+            xlim=(-reach, reach), ylim=(-1.75, 1.75), xticks=(-2, 0, 2), yticks=(-1, 0, 1)
+        )
+        _draw_weights(pixels, _weights(kernel, (3.3, 3.4), 8), (3.3, 3.4))
+        if i % 4:
+            curve.set_yticklabels([])
+    return figure
+
+
+def _gallery(
+    titles: Sequence[str], heights: tuple[float, float]
+) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """Make two axes for each title, one above the other, four pairs in a row."""
+    blocks = -(-len(titles) // 4)
+    figure, axes = plt.subplots(
+        2 * blocks,
+        4,
+        figsize=(8, 3.55 * blocks),
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights * blocks},
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    pairs = [
+        (axes[2 * (i // 4), i % 4], axes[2 * (i // 4) + 1, i % 4]) for i in range(len(titles))
+    ]
+    for (upper, lower), title in zip(pairs, titles, strict=True):
+        upper.set_title(title, fontsize=10)
+        for ax in (upper, lower):
+            ax.set_axis_on()
+            ax.tick_params(labelsize=9)
+    return figure, pairs
+
+
+def _response(kernel: Kernel, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a single 1 adds at distances d, and the slope of this: k and k', as the sampler has them."""
+    far = 20
+    image, grid = _as_image(np.eye(1, 2 * far + 1, far)[0], far + d)
+    options: dict[str, Any] = {"mode": kernel, "padding_mode": "mirror", "coordinates": "pixel"}
+    along_x = np.zeros_like(grid)
+    along_x[..., 0] = 1.0
+    value = grid_sample(image, grid, **options)
+    slope = grid_sample_jvp(image, grid, grid_tangent=along_x, **options)
+    return value[0, 0, 0], slope[0, 0, 0]
+
+
+def _weights(kernel: Kernel, position: tuple[float, float], size: int) -> np.ndarray:
+    """Return how much each of size × size pixels counts in one sample; the image goes on beyond them."""
+    margin = 12
+    image = np.zeros((1, 1, size + 2 * margin, size + 2 * margin))
+    grid = np.reshape(np.add(position, margin), (1, 1, 1, 2))
+    options: dict[str, Any] = {"mode": kernel, "padding_mode": "mirror", "coordinates": "pixel"}
+    weights: Any = grid_sample_vjp(np.ones((1, 1, 1, 1)), image, grid, **options).input
+    return weights[0, 0, margin:-margin, margin:-margin]
+
+
+def _draw_weights(ax: Axes, weights: np.ndarray, position: tuple[float, float]) -> None:
+    """Draw pixels as squares, blue for a positive weight and red for a negative one, the larger the fuller."""
+    top = np.abs(weights).max()
+    for (row, column), weight in np.ndenumerate(weights):
+        share = float(np.sqrt(abs(weight) / top))
+        colour = (BLUE if weight > 0 else RED, share)
+        ax.add_patch(
+            Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor=GREY, linewidth=0.4
+            )
+        )
+    ax.plot(*position, "o", color="white", markeredgecolor=GREY, markersize=4.5)
+    height, width = weights.shape
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
+    ax.set(xticks=[], yticks=[])
+
+
+def show_edge_and_ramp(kernels: Mapping[str, Kernel]) -> Figure:
+    """Draw how each kernel reads an edge, and how far it is off on a ramp that rises by 1 a pixel.
+
+    Parameters
+    ----------
+    kernels : mapping from a title to a Kernel
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, pairs = _gallery(list(kernels), (1.0, 0.8))
+    pixels = np.arange(60)
+    middle = pixels[27:33]
+    edge = (pixels >= 30).astype(float)
+    x = np.linspace(middle[0], middle[-1], 251)
+    for i, ((upper, lower), kernel) in enumerate(zip(pairs, kernels.values(), strict=True)):
+        options = {"mode": kernel, "padding_mode": "mirror"}
+        for level in (0, 1):
+            upper.axhline(level, color=GREY, linewidth=0.6)
+        upper.plot(x - 29.5, _read(edge, x, **options), color=BLUE)
+        upper.plot(middle - 29.5, edge[middle], "o", color=GREY, markersize=4)
+        upper.set(ylim=(-0.2, 1.2), yticks=(0, 1), xticks=[])
+        lower.axhline(0, color=GREY, linewidth=0.6)
+        lower.plot(x - 29.5, _read(pixels, x, **options) - x, color=RED)
+        lower.set(ylim=(-0.07, 0.07), yticks=(-0.05, 0, 0.05), xticks=(-2, 0, 2))
+        lower.set_yticklabels(("−.05", "0", ".05"))
+        if i % 4:
+            upper.set_yticklabels([])
+            lower.set_yticklabels([])
+    return figure
+
+
+def show_spline(values: Sequence[float], kernel: Kernel) -> Figure:
+    """Draw a spline as the sum of its bumps: with the pixels as the bumps' heights, and with the right heights.
+
+    Parameters
+    ----------
+    values : sequence of float
+    kernel : Kernel
+        With poles. The row goes on by ``"mirror"``.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
     pixels = np.asarray(values, dtype=np.float64)
-    size = len(pixels)
-    rules = (
-        ("zeros", False, "zeros"),
-        ("border", False, "border"),
-        ("reflection", True, "reflection, align_corners=True"),
-        ("reflection", False, "reflection, align_corners=False"),
-    )
-    whole = np.arange(-beyond, size + beyond)
-    fine = np.linspace(-beyond, size + beyond - 1, 20 * (size + 2 * beyond - 1) + 1)
-    figure, axes = plt.subplots(len(rules), 1, figsize=(7.4, 6.6), sharex=True, sharey=True)
-    for ax, (padding_mode, align_corners, title) in zip(axes, rules, strict=True):
-        for x, style in ((whole, "bars"), (fine, "line")):
-            grid = np.stack(
-                [normalise(x, size, align_corners=align_corners), np.zeros_like(x)], -1
-            )[None, None]
-            row = grid_sample(
-                pixels[None, None, None],
-                grid,
-                padding_mode=padding_mode,
-                align_corners=align_corners,
-            )
-            if style == "bars":
-                inside = (x >= 0) & (x < size)
-                colours = [(BLUE, 0.55) if there else (RED, 0.4) for there in inside]
-                ax.bar(x, row[0, 0, 0], width=0.94, color=colours)
-            else:
-                ax.plot(x, row[0, 0, 0], color=GREY, linewidth=1.5)
-        if padding_mode == "reflection":
-            for mirror in (0, size - 1) if align_corners else (-0.5, size - 0.5):
-                ax.axvline(mirror, color=GREEN, linestyle="--", linewidth=1.8)
-        ax.set_title(title, loc="left")
-        ax.set_yticks([])
-        ax.spines["left"].set_visible(False)
-    axes[-1].set(xticks=whole, xlabel="x, in pixels")
+    size, sampler = len(pixels), Sampler(kernel, "mirror", False)
+    image, fill = pixels[None, None, None], np.zeros((1, 1))
+    coefficients = prefilter(image, fill, sampler, np)[0][0, 0, 0]
+    x = np.linspace(0, size - 1, 30 * (size - 1) + 1)
+    figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.2), sharey=True)
+    titles = ("the pixels as heights", "heights from the prefilter")
+    for ax, heights, title in zip(axes, (pixels, coefficients), titles, strict=True):
+        total = np.zeros_like(x)
+        for m in range(-3, size + 3):
+            height = heights[(size - 1) - abs((size - 1) - abs(m))]  # mirrored
+            near = np.abs(x - m) <= kernel.support
+            bump = height * kernel.value(x[near] - m, np)
+            total[near] += bump
+            colour = CORNER_COLOURS[m % 4]
+            ax.plot(x[near], bump, color=colour, linewidth=1)
+            ax.fill_between(x[near], bump, color=(colour, 0.12))
+        ax.axhline(0, color=GREY, linewidth=0.6)
+        ax.plot(x, total, color=GREY, linewidth=3)
+        ax.plot(np.arange(size), heights, "_", color=RED, markersize=14, markeredgewidth=2.5)
+        ax.plot(np.arange(size), pixels, "o", color=BLUE, markersize=7)
+        ax.set(title=title, xlabel="x, in pixels", xticks=range(size))
+    return figure
+
+
+def striped_shirt(size: int = 240) -> np.ndarray:
+    """Return a picture of a shirt with fine stripes and a few folds, drawn from sines.
+
+    Parameters
+    ----------
+    size : int
+        Height and width, in pixels.
+
+    Returns
+    -------
+    array of float64, shape (1, size, size)
+        Values from 0 to 1.
+    """
+    y, x = (np.mgrid[:size, :size] + 0.5) / size  # the picture is 1 wide and 1 high
+    fold = 0.012 * np.sin(9 * y + 3 * np.sin(5 * x)) + 0.006 * np.sin(31 * x + 14 * y)
+    light = 0.85 + 6 * fold
+    body = _stripes((x + fold) * 56) * light
+    left = _stripes((0.8 * x + 0.6 * y + fold) * 56) * light
+    right = _stripes((0.8 * x - 0.6 * y + fold) * 56) * light
+    shirt = np.full((size, size), 0.45)
+    for outline, cloth in (
+        ([(0.33, 0.12), (0.02, 0.42), (0.16, 0.56), (0.36, 0.36)], left),
+        ([(0.67, 0.12), (0.98, 0.42), (0.84, 0.56), (0.64, 0.36)], right),
+        (
+            [(0.33, 0.12), (0.67, 0.12), (0.74, 0.3), (0.72, 0.95), (0.28, 0.95), (0.26, 0.3)],
+            body,
+        ),
+        ([(0.42, 0.12), (0.58, 0.12), (0.5, 0.26)], np.full((size, size), 0.45)),
+    ):
+        inside = Path(outline).contains_points(np.stack([x.ravel(), y.ravel()], -1))
+        shirt = np.where(inside.reshape(size, size), cloth, shirt)
+    return np.clip(shirt, 0, 1)[None]
+
+
+def _stripes(turns: np.ndarray) -> np.ndarray:
+    return 0.55 + 0.4 * np.cos(2 * np.pi * turns)
+
+
+def show_footprints(image: np.ndarray, grids: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the footprint of each output pixel where it lies on the input, and the samples that stand for it.
+
+    Parameters
+    ----------
+    image : array, shape (H, W) or (C, H, W)
+    grids : mapping from a title to an array, shape (H_out, W_out, 2)
+        Coordinates (x, y) in pixels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(1, len(grids), figsize=(3.9 * len(grids), 4.1), squeeze=False)
+    halo = [patheffects.withStroke(linewidth=3, foreground=("white", 0.7))]
+    for ax, (title, grid) in zip(axes[0], grids.items(), strict=True):
+        show_image(ax, image, title)
+        limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}
+        position = np.asarray(grid, dtype=np.float64)[None]
+        down, right = (step / 2 for step in steps(position, position, np))
+        corners = (-right - down, right - down, right + down, down - right)
+        outlines = np.stack([(position + corner)[0] for corner in corners], axis=2)
+        for outline in outlines.reshape(-1, 4, 2):
+            style: dict[str, Any] = {"facecolor": "none", "edgecolor": RED, "linewidth": 1.4}
+            ax.add_patch(Polygon(outline, path_effects=halo, **style))
+        samples = readings(position, True, np)
+        weights = np.stack([sample.weight[0] for sample in samples]).ravel()
+        places = np.stack([(position + sample.offset)[0] for sample in samples]).reshape(-1, 2)
+        ax.scatter(*places[weights > 0].T, s=6, color=BLUE, linewidths=0)
+        ax.set(**limits)
     return figure
 
 
