@@ -198,9 +198,18 @@ def test_poles_are_those_of_the_literature(order, poles):
         (lambda: BSpline(1), "order: expected 2, 3, 4 or 5, got 1"),
         (lambda: BSpline("3"), "order: expected 2, 3, 4 or 5, got '3'"),
         (lambda: Gaussian(0), "sigma: expected a number of pixels of at least 0.1, got 0"),
-        (lambda: Gaussian(-1.0), "sigma: expected a number of pixels of at least 0.1, got -1.0"),
-        (lambda: Gaussian(np.inf), "sigma: expected a number of pixels of at least 0.1, got inf"),
-        (lambda: Gaussian(np.nan), "sigma: expected a number of pixels of at least 0.1, got nan"),
+        (
+            lambda: Gaussian(-1.0),
+            "sigma: expected a number of pixels of at least 0.1, got -1.0",
+        ),
+        (
+            lambda: Gaussian(np.inf),
+            "sigma: expected a number of pixels of at least 0.1, got inf",
+        ),
+        (
+            lambda: Gaussian(np.nan),
+            "sigma: expected a number of pixels of at least 0.1, got nan",
+        ),
         (lambda: Lanczos(0), "a: expected a whole number of at least 1, got 0"),
         (lambda: Lanczos(2.5), "a: expected a whole number of at least 1, got 2.5"),
     ],
