@@ -63,6 +63,9 @@ class Kernel:
         object.__setattr__(self, "key", key)
         BY_KEY[key] = self
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__getstate__() == other.__getstate__()
 

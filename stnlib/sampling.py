@@ -291,39 +291,53 @@ def grid_sample_vjp(
         raise ValueError(f"needs: expected three of True and False, got {needs!r}")
     _check_like_output("grad_output", grad_output, input, grid)
     prepared = _prepare(input, grid, chosen, xp)
-    image, position, sampler = prepared.image, prepared.position, chosen.sampler
-    gather = functools.partial(gather_scatter.gather, sampler=sampler, xp=xp)
-    grad = xp.astype(grad_output, computing_dtype(image, xp), copy=False)
-    grad_image = grad_fill = 0.0
-    grad_position = xp.zeros_like(position)
-    grad_weights, grad_offsets = [], []
-    for reading in prepared.readings:
-        place, orders = _flat(position, reading.offset, xp), _values(position)
-        weighted = _flat_values(_weighted(grad, reading.weight, grid.shape[1:-1], xp), xp)
-        if needs[0] or needs[2]:
-            pixels, fill = gather_scatter.scatter(
-                weighted, place, orders, sampler, image.shape[2:], xp
-            )
-            grad_image, grad_fill = grad_image + pixels, grad_fill + fill
-        if needs[1]:
-            arguments = image, prepared.fill, place, orders, gather, xp
-            slope = position_gradient(weighted, *arguments)
-            grad_offsets.append(xp.reshape(slope, position.shape))
-            grad_position = grad_position + grad_offsets[-1]
-        if needs[1] and chosen.antialias:
-            values = xp.reshape(gather(*arguments[:4])[0, ...], grad.shape)
-            grad_weights.append(xp.sum(to_float64(grad * values, xp), axis=1))
-    if needs[1] and chosen.antialias:
-        grad_position = grad_position + readings_vjp(
-            prepared.readings, grad_weights, grad_offsets, position, xp
-        )
+    grad = xp.astype(grad_output, computing_dtype(prepared.image, xp), copy=False)
+    grad_image = grad_fill = grad_position = None
     if needs[0] or needs[2]:
-        grad_image, grad_fill = prefilter_vjp(grad_image, grad_fill, sampler, xp)
+        grad_image, grad_fill = _image_gradient(grad, prepared, chosen.sampler, xp)
+    if needs[1]:
+        grad_position = _position_gradient(grad, prepared, chosen, xp)
     return Gradients(
         xp.astype(grad_image, input.dtype, copy=False) if needs[0] else None,
         xp.astype(grad_position * _units(input, chosen, xp), grid.dtype) if needs[1] else None,
         _fill_gradient(grad_fill, input, chosen, xp) if needs[2] else None,
     )
+
+
+def _image_gradient(
+    grad: Array, prepared: _Prepared, sampler: Sampler, xp: Any
+) -> tuple[Array, Array]:
+    """Return the gradients of the images and of what lies beyond them: every reading scattered, equation (6)."""
+    position, size = prepared.position, prepared.image.shape[2:]
+    pixels = fill = 0.0
+    for reading in prepared.readings:
+        values = _flat_values(_weighted(grad, reading.weight, grad.shape[2:], xp), xp)
+        place, orders = _flat(position, reading.offset, xp), _values(position)
+        more = gather_scatter.scatter(values, place, orders, sampler, size, xp)
+        pixels, fill = pixels + more[0], fill + more[1]
+    return prefilter_vjp(pixels, fill, sampler, xp)
+
+
+def _position_gradient(grad: Array, prepared: _Prepared, options: Options, xp: Any) -> Array:
+    """Return the gradient of the positions, in pixels: equation (7) for every reading, and through its footprint."""
+    position = prepared.position
+    gather = functools.partial(gather_scatter.gather, sampler=options.sampler, xp=xp)
+    grad_weights, grad_offsets = [], []
+    for reading in prepared.readings:
+        values = _flat_values(_weighted(grad, reading.weight, grad.shape[2:], xp), xp)
+        place, orders = _flat(position, reading.offset, xp), _values(position)
+        arguments = prepared.image, prepared.fill, place, orders
+        slope = position_gradient(values, *arguments, gather, xp)
+        grad_offsets.append(xp.reshape(slope, position.shape))
+        if options.antialias:
+            read = xp.reshape(gather(*arguments)[0, ...], grad.shape)
+            grad_weights.append(xp.sum(to_float64(grad * read, xp), axis=1))
+    total = sum(grad_offsets)
+    if options.antialias:
+        total = total + readings_vjp(
+            prepared.readings, grad_weights, grad_offsets, position, xp
+        )
+    return total
 
 
 def grid_sample_jvp(
@@ -376,37 +390,32 @@ def grid_sample_jvp(
     moving = chosen._replace(fill_value=0.0)
     if fill_tangent is not None:
         moving = resolve(**{**options, "fill_value": fill_tangent})
-    sampler = chosen.sampler
-    prepared = _prepare(input, grid, chosen, xp)
     fill_tangent = _fill(input, moving, xp)
-    image_tangent, fill_tangent, _ = prefilter(input_tangent, fill_tangent, sampler, xp)
-    position, units = prepared.position, _units(input, chosen, xp)
-    tangent = to_float64(grid_tangent, xp) * units
-    gather = functools.partial(gather_scatter.gather, sampler=sampler, xp=xp)
+    image_tangents = prefilter(input_tangent, fill_tangent, chosen.sampler, xp)[:2]
+    tangent = to_float64(grid_tangent, xp) * _units(input, chosen, xp)
+    prepared = _prepare(input, grid, chosen, xp)
+    output = _tangent(prepared, *image_tangents, tangent, chosen, xp)
+    return xp.astype(output, input.dtype, copy=False)
+
+
+def _tangent(
+    prepared: _Prepared, image: Array, fill: Array, tangent: Array, options: Options, xp: Any
+) -> Array:
+    """Return how the output moves along tangents of the image, the fill value and the positions."""
+    position, output = prepared.position, 0.0
+    gather = functools.partial(gather_scatter.gather, sampler=options.sampler, xp=xp)
     moves: list[Any] = [(None, None)]
-    if chosen.antialias:
+    if options.antialias:
         moves = readings_jvp(prepared.readings, tangent, position, xp)
-    total = 0.0
-    for reading, (weight_tangent, offset_tangent) in zip(prepared.readings, moves, strict=True):
-        arguments = (
-            prepared.image,
-            prepared.fill,
-            _flat(position, reading.offset, xp),
-            _values(position),
-        )
-        moved = gather_jvp(
-            image_tangent,
-            fill_tangent,
-            _flat(tangent, offset_tangent, xp),
-            *arguments,
-            gather,
-            xp,
-        )
-        total = total + _weighted(moved[0, ...], reading.weight, grid.shape[1:-1], xp)
-        if weight_tangent is not None:
-            values = gather(*arguments)[0, ...]
-            total = total + _weighted(values, weight_tangent, grid.shape[1:-1], xp)
-    return xp.astype(total, input.dtype, copy=False)
+    for reading, (weight, offset) in zip(prepared.readings, moves, strict=True):
+        place, orders = _flat(position, reading.offset, xp), _values(position)
+        arguments = prepared.image, prepared.fill, place, orders
+        moved = gather_jvp(image, fill, _flat(tangent, offset, xp), *arguments, gather, xp)
+        shape = position.shape[1:-1]
+        output = output + _weighted(moved[0, ...], reading.weight, shape, xp)
+        if weight is not None:
+            output = output + _weighted(gather(*arguments)[0, ...], weight, shape, xp)
+    return output
 
 
 def affine_sample(input: Array, theta: Array, size: Sequence[int], **options: Any) -> Array:

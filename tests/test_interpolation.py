@@ -10,7 +10,8 @@ import stnlib
 from stnlib.interpolation import KERNELS, Bicubic, BSpline, Gaussian, Kernel, Lanczos, taps
 from stnlib.padding import PADDING_MODES
 
-FEW = settings(max_examples=settings().max_examples // 3)
+CASES = settings().max_examples
+FEW = settings(max_examples=CASES if CASES >= 2000 else CASES // 3)
 KINDS = {
     **KERNELS,
     "bicubic-0.5": Bicubic(a=-0.5),

@@ -15,7 +15,8 @@ from stnlib.interpolation import KERNELS, BSpline, Gaussian
 from stnlib.padding import PADDING_MODES, extend
 from stnlib.prefilter import prefilter, prefilter_vjp
 
-FEW = settings(max_examples=settings().max_examples // 5)
+CASES = settings().max_examples
+FEW = settings(max_examples=CASES if CASES >= 2000 else CASES // 5)
 LIBRARIES = pytest.mark.parametrize("library", [xp, torch_xp], ids=["numpy", "torch"])
 ORDERS = pytest.mark.parametrize("order", [2, 3, 4, 5])
 EVERY_PADDING = pytest.mark.parametrize("padding_mode", PADDING_MODES)

@@ -1,5 +1,6 @@
 """The files around the code: they agree with each other and with the package."""
 
+import ast
 import os
 import re
 import shutil
@@ -297,3 +298,15 @@ def test_hooks_call_what_is_there():
 def test_ci_script_can_be_run():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+
+
+REFERENCE = ["sampling", "gather_scatter", "interpolation", "padding", "prefilter", "footprint"]
+
+
+@pytest.mark.parametrize("module", REFERENCE)
+def test_no_function_of_the_reference_is_longer_than_a_screen(module):
+    source = _read(f"stnlib/{module}.py")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and node.body[1:] else node.body
+            assert body[-1].end_lineno - body[0].lineno < 36, node.name

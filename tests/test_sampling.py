@@ -16,6 +16,8 @@ from stnlib.coordinates import normalise, pixels_per_unit, unnormalise
 from stnlib.interpolation import KERNELS, Bicubic
 from stnlib.padding import PADDING_MODES
 
+CASES = settings().max_examples
+FEW = settings(max_examples=CASES if CASES >= 2000 else 10)
 MODES = ["bilinear", "nearest"]
 PADDINGS = ["zeros", "border", "reflection"]
 EVERY_MODE = pytest.mark.parametrize("mode", MODES)
@@ -159,7 +161,7 @@ def test_grid_sample_agrees_with_torch(mode, padding_mode, align_corners, proble
 @EVERY_PADDING
 @CORNERS
 @pytest.mark.parametrize("grid_dtype", [np.float32, np.float64])
-@settings(max_examples=10)
+@FEW
 @given(data=st.data())
 def test_float32_images_agree_with_torch_in_float64(
     mode, padding_mode, align_corners, grid_dtype, data
@@ -205,7 +207,7 @@ def test_gradients_agree_with_torch_off_the_knots(mode, padding_mode, align_corn
 @EVERY_PADDING
 @CORNERS
 @pytest.mark.parametrize("grid_dtype", [np.float32, np.float64])
-@settings(max_examples=10)
+@FEW
 @given(data=st.data())
 def test_float32_gradients_agree_with_torch_in_float64(
     mode, padding_mode, align_corners, grid_dtype, data
@@ -1237,7 +1239,7 @@ def cubic_case(seed, dimensions, dtype=np.float64):
 @EVERY_PADDING
 @CORNERS
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-6)])
-@settings(max_examples=settings().max_examples // 2)
+@FEW
 @given(seed=SEEDS)
 def test_bicubic_and_volumes_agree_with_torch(
     mode, dimensions, padding_mode, align_corners, dtype, tolerance, seed
