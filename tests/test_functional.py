@@ -347,7 +347,7 @@ def test_jacobians_forward_and_backward_are_equal(kernel, padding_mode):
 
 
 @kernels
-@pytest.mark.parametrize("padding_mode", ["zeros", "fill", "mirror"])
+@paddings
 def test_hessians_are_equal_in_every_nesting_and_symmetric(kernel, padding_mode):
     tensors = arguments(padding_mode, problem((2, 3), (1, 1), channels=1))
     function = sampler(kernel, padding_mode)
