@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import operator
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import array_api_compat
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 from array_api_compat import (
     array_namespace,
@@ -35,6 +37,50 @@ def is_array(value: Any) -> bool:
     return is_array_api_obj(value)
 
 
+_Result = TypeVar("_Result")
+_Parameters = ParamSpec("_Parameters")
+
+
+def remembered(check: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Make a function remember its results; of arrays it may look at nothing but shape, dtype and device.
+
+    Checks cost as much time as the sampling of a small image, and the same shapes come again and again.
+    """
+    results: dict[Any, Any] = {}
+
+    @functools.wraps(check)
+    def once(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.compiler.is_compiling():
+            return check(*args, **kwargs)
+        key = (*map(_look, args), *kwargs, *map(_look, kwargs.values()))
+        result = results.get(key, results)
+        if result is results:
+            result = check(*args, **kwargs)
+            if None not in key:
+                if len(results) >= 1000:
+                    results.clear()
+                results[key] = result
+        return result
+
+    return once
+
+
+def _look(argument: Any) -> Any:
+    """Return what a check may see of an argument, to be compared; None if that cannot be remembered."""
+    kind = type(argument)
+    if kind is np.ndarray:
+        return kind, argument.shape, argument.dtype
+    if kind in (str, bool, int, float):
+        return kind, argument
+    if kind.__name__ in ("tuple", "Size"):
+        looks = tuple(map(_look, argument))
+        return None if None in looks else looks
+    if kind.__name__ in ("Tensor", "Parameter") and is_tensor(argument):
+        return kind, argument.shape, argument.dtype, argument.device
+    return None
+
+
 def device(array: Array) -> Any:
     """Return the device that an array lies on."""
     return array.device if is_tensor(array) else array_api_compat.device(array)
@@ -55,6 +101,8 @@ def namespace(**arrays: Array) -> Any:
 
         _require_one_device({name: array.device for name, array in arrays.items()})
         return xp
+    if all(type(array) is np.ndarray for array in arrays.values()):
+        return numpy_namespace
     for name, array in arrays.items():
         if not is_array(array):
             raise TypeError(
@@ -118,13 +166,25 @@ def require_shape(array: Array, name: str, *patterns: str) -> None:
     """
     shape = tuple(array.shape)
     for pattern in patterns:
-        expected = [part.strip() for part in pattern.strip("()").split(",")]
-        if len(shape) == len(expected) and all(
-            not part.isdigit() or int(part) == length
-            for part, length in zip(expected, shape, strict=True)
+        wanted = _PATTERNS.get(pattern) or _parse(pattern)
+        if len(shape) == len(wanted) and all(
+            number is None or number == length
+            for number, length in zip(wanted, shape, strict=True)
         ):
             return
     raise ValueError(f"{name}: expected shape {' or '.join(patterns)}, got {shape}")
+
+
+def _parse(pattern: str) -> list[int | None]:
+    """Return the numbers of a pattern, None for its letters."""
+    parts = [part.strip() for part in pattern.strip("()").split(",")]
+    return [int(part) if part.isdigit() else None for part in parts]
+
+
+_PATTERNS = {
+    pattern: _parse(pattern)
+    for pattern in ("(N, C, H, W)", "(N, C, D, H, W)", "(N, 2, 3)", "(N, 3, 4)")
+}
 
 
 def require_broadcast(**arrays: Array) -> None:

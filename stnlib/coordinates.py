@@ -7,9 +7,10 @@ coordinates run from -1 to 1. With ``align_corners=True``, -1 and 1 are the cent
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ._arrays import Array, require_length
+from ._arrays import Array, require_length, to_float64
 
 
 def pixels_per_unit(size: int, *, align_corners: bool = False) -> float:
@@ -165,3 +166,123 @@ def pixel_centres(
     return normalise(
         xp.arange(size, dtype=xp.float64, device=device), size, align_corners=align_corners
     )
+
+
+def pixel_matrix(
+    theta: Array,
+    input_size: Sequence[int],
+    output_size: Sequence[int],
+    *,
+    align_corners: bool = False,
+    coordinates: str = "normalised",
+    tangent: bool = False,
+    xp: Any,
+) -> Array:
+    """Compose theta with both conversions: one matrix, from the output's pixels to the input's.
+
+    Parameters
+    ----------
+    theta : array of float32 or float64, shape (..., 2, 3) or (..., 3, 4)
+        Maps output coordinates (x, y, 1) to input coordinates (x, y); or (x, y, z, 1) to (x, y, z).
+    input_size, output_size : (H, W) or (D, H, W)
+        In pixels.
+    align_corners : bool, default False
+        Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+    coordinates : {"normalised", "pixel"}, default "normalised"
+        What theta maps; pixel coordinates need no conversion.
+    tangent : bool, default False
+        True if theta is a change of a theta: the matrix changes by what is linear in it.
+    xp : namespace
+
+    Returns
+    -------
+    array of float64, of theta's shape
+        Row 0 gives the input's column, row 1 its row.
+
+    See Also
+    --------
+    stnlib.transforms.theta_to_pixel : The same, with its arguments checked.
+
+    Notes
+    -----
+    Derived in chapter 1. With ``align_corners=True`` an axis of one pixel has no extent between its corner centres:
+    whatever the transform, its coordinate is 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> identity = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    >>> pixel_matrix(identity, (4, 4), (8, 8), xp=np)  # twice the size: half a step a pixel
+    array([[ 0.5 ,  0.  , -0.25],
+           [ 0.  ,  0.5 , -0.25]])
+    """
+    theta = to_float64(theta, xp)
+    if coordinates == "pixel":
+        return theta
+    units, middles, out_units, out_middles = _frames(input_size, output_size, align_corners)
+    rows = []
+    for r, (unit, middle) in enumerate(zip(units, middles, strict=True)):
+        row = [theta[..., r, k] * (unit / u if u else 0.0) for k, u in enumerate(out_units)]
+        origin = theta[..., r, -1] * unit
+        if not tangent:
+            origin = origin + middle
+        for entry, out_middle in zip(row, out_middles, strict=True):
+            origin = origin - entry * out_middle
+        rows.append(xp.stack([*row, origin], axis=-1))
+    return xp.stack(rows, axis=-2)
+
+
+def pixel_matrix_vjp(
+    grad_matrix: Array,
+    input_size: Sequence[int],
+    output_size: Sequence[int],
+    *,
+    align_corners: bool = False,
+    coordinates: str = "normalised",
+    xp: Any,
+) -> Array:
+    """Return the vector-Jacobian product of `pixel_matrix`: the gradient of theta from that of the matrix.
+
+    Parameters
+    ----------
+    grad_matrix : array of float64, shape (..., 2, 3) or (..., 3, 4)
+    input_size, output_size, align_corners, coordinates, xp
+        As they were for `pixel_matrix`.
+
+    Returns
+    -------
+    array of float64, of grad_matrix's shape
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pixel_matrix_vjp(np.ones((2, 3)), (4, 4), (8, 8), xp=np)
+    array([[-1.25, -1.25,  2.  ],
+           [-1.25, -1.25,  2.  ]])
+    """
+    if coordinates == "pixel":
+        return grad_matrix
+    units, _, out_units, out_middles = _frames(input_size, output_size, align_corners)
+    rows = []
+    for r, unit in enumerate(units):
+        shift = grad_matrix[..., r, -1]
+        row = [
+            (grad_matrix[..., r, k] - middle * shift) * (unit / u if u else 0.0)
+            for k, (u, middle) in enumerate(zip(out_units, out_middles, strict=True))
+        ]
+        rows.append(xp.stack([*row, shift * unit], axis=-1))
+    return xp.stack(rows, axis=-2)
+
+
+def _frames(
+    input_size: Sequence[int], output_size: Sequence[int], align_corners: bool
+) -> list[list[float]]:
+    """Return pixels per unit and middles of the input, then of the output, along x, y (and z)."""
+    return [
+        [f(length) for length in reversed(size)]
+        for size in (input_size, output_size)
+        for f in (
+            lambda length: pixels_per_unit(length, align_corners=align_corners),
+            lambda length: (length - 1) / 2,
+        )
+    ]

@@ -12,30 +12,34 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from . import _arrays, gather_scatter
-from ._arrays import (
-    Array,
-    computing_dtype,
-    device,
-    require_float,
-    require_number,
-    require_shape,
-    require_size,
-    to_float64,
+from . import _arrays, engines, gather_scatter
+from ._arrays import Array, computing_dtype, device, require_float, require_shape, to_float64
+from .coordinates import (
+    pixel_centres,
+    pixel_matrix,
+    pixel_matrix_vjp,
+    pixels_per_unit,
+    unnormalise,
 )
-from .coordinates import pixel_centres, pixels_per_unit, unnormalise
 from .footprint import readings, readings_jvp, readings_vjp
 from .gather_scatter import Sampler, gather_jvp, position_gradient
-from .interpolation import KERNELS, Kernel
-from .padding import PADDING_MODES
+from .interpolation import Kernel
+from .options import (
+    COORDINATES,
+    Options,
+    check_affine,
+    check_affine_arrays,
+    check_arrays,
+    check_choice,
+    check_like,
+    check_like_output,
+    check_needs,
+    resolve,
+)
 from .prefilter import prefilter, prefilter_vjp
-
-COORDINATES = ("normalised", "pixel")
 
 
 def affine_grid(
@@ -85,12 +89,16 @@ def affine_grid(
              [ 0.5,  0. ]]]])
     """
     xp = _arrays.namespace(theta=theta)
-    size = _check_affine(theta, size, xp)
-    _check_choice("coordinates", coordinates, COORDINATES)
+    size = check_affine(theta, size, xp)
+    check_choice("coordinates", coordinates, COORDINATES)
     targets = _targets(size, align_corners, coordinates, xp, device(theta))
     a = to_float64(theta, xp)
     a = xp.reshape(a, (a.shape[0], *[1] * len(size), *a.shape[1:]))  # to meet (*size, 1)
-    grid = sum(a[..., i] * target for i, target in enumerate(targets)) + a[..., -1]
+    grid = a[..., -1]
+    for i, target in reversed(
+        list(enumerate(targets))
+    ):  # x last: what a row shares comes first
+        grid = grid + a[..., i] * target
     return xp.astype(grid, theta.dtype, copy=False)
 
 
@@ -136,7 +144,7 @@ def affine_grid_vjp(
     xp = _arrays.namespace(grad_grid=grad_grid)
     require_float(xp, grad_grid=grad_grid)
     require_shape(grad_grid, "grad_grid", "(N, H, W, 2)", "(N, D, H, W, 3)")
-    _check_choice("coordinates", coordinates, COORDINATES)
+    check_choice("coordinates", coordinates, COORDINATES)
     size = grad_grid.shape[1:-1]
     targets = _targets(size, align_corners, coordinates, xp, device(grad_grid))
     g, every = to_float64(grad_grid, xp), tuple(range(1, len(size) + 1))
@@ -154,6 +162,7 @@ def grid_sample(
     coordinates: str = "normalised",
     fill_value: float | Array = 0.0,
     antialias: bool | float = False,
+    engine: str | None = None,
 ) -> Array:
     """Sample images at the positions of a grid.
 
@@ -184,6 +193,8 @@ def grid_sample(
         than a pixel; elsewhere nothing changes. It measures the longest step and takes samples accordingly, about
         ``(2 * step) ** 2`` an output pixel. A number says in advance how long a step, in pixels, to be prepared for
         (at most 32): needed where PyTorch cannot look at values, under ``torch.compile`` and ``torch.vmap``.
+    engine : {"reference", "cpu", "cuda", "emulator"}, optional
+        What computes it; by default, the fastest for such arrays (see `stnlib.engines`). All agree to rounding.
 
     Returns
     -------
@@ -220,6 +231,9 @@ def grid_sample(
     """
     options = resolve(mode, padding_mode, align_corners, coordinates, fill_value, antialias)
     xp = check_arrays(input, grid)
+    fast = engines.pick(engine, options, input, grid)
+    if fast is not None:
+        return fast.sample(input, grid, None, fill_or_none(input, options, xp), options)
     gather = functools.partial(gather_scatter.gather, sampler=options.sampler, xp=xp)
     return read(input, grid, options, gather, xp)
 
@@ -238,6 +252,7 @@ def grid_sample_vjp(
     grid: Array,
     *,
     needs: tuple[bool, bool, bool] = (True, True, True),
+    engine: str | None = None,
     **options: Any,
 ) -> Gradients:
     """Return the vector-Jacobian product of `grid_sample`: the gradients of the images, the grid and the fill value.
@@ -287,21 +302,36 @@ def grid_sample_vjp(
     """
     chosen = resolve(**options)
     xp = check_arrays(input, grid)
-    if len(needs) != 3:
-        raise ValueError(f"needs: expected three of True and False, got {needs!r}")
-    _check_like_output("grad_output", grad_output, input, grid)
-    prepared = _prepare(input, grid, chosen, xp)
+    check_needs(needs)
+    check_like_output(grad_output, input, grid.shape[1:-1])
+    fast = engines.pick(engine, chosen, input, grid, grad_output)
+    if fast is not None:
+        fill = fill_or_none(input, chosen, xp)
+        gradients = fast.sample_vjp(grad_output, input, grid, None, fill, chosen, needs)
+    else:
+        gradients = _vjp(grad_output, input, grid, chosen, needs, xp)
+    return Gradients(*gradients[:2], _fill_gradient(gradients[2], input, chosen, xp))
+
+
+def _vjp(
+    grad_output: Array,
+    input: Array,
+    grid: Array,
+    options: Options,
+    needs: Sequence[bool],
+    xp: Any,
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients of the images, the grid and, of shape (N, C), what lies beyond the images."""
+    prepared = _prepare(input, grid, options, xp)
     grad = xp.astype(grad_output, computing_dtype(prepared.image, xp), copy=False)
-    grad_image = grad_fill = grad_position = None
+    grad_image = grad_grid = grad_fill = None
     if needs[0] or needs[2]:
-        grad_image, grad_fill = _image_gradient(grad, prepared, chosen.sampler, xp)
+        grad_image, grad_fill = _image_gradient(grad, prepared, options.sampler, xp)
+        grad_image = xp.astype(grad_image, input.dtype, copy=False)
     if needs[1]:
-        grad_position = _position_gradient(grad, prepared, chosen, xp)
-    return Gradients(
-        xp.astype(grad_image, input.dtype, copy=False) if needs[0] else None,
-        xp.astype(grad_position * _units(input, chosen, xp), grid.dtype) if needs[1] else None,
-        _fill_gradient(grad_fill, input, chosen, xp) if needs[2] else None,
-    )
+        grad_position = _position_gradient(grad, prepared, options, xp)
+        grad_grid = xp.astype(grad_position * _units(input, options, xp), grid.dtype)
+    return grad_image if needs[0] else None, grad_grid, grad_fill if needs[2] else None
 
 
 def _image_gradient(
@@ -386,11 +416,11 @@ def grid_sample_jvp(
     input_tangent = zeros(input) if input_tangent is None else input_tangent
     grid_tangent = zeros(grid) if grid_tangent is None else grid_tangent
     for name, tangent, like in (("input", input_tangent, input), ("grid", grid_tangent, grid)):
-        _check_like(f"{name}_tangent", tangent, name, like)
+        check_like(f"{name}_tangent", tangent, name, like)
     moving = chosen._replace(fill_value=0.0)
     if fill_tangent is not None:
         moving = resolve(**{**options, "fill_value": fill_tangent})
-    fill_tangent = _fill(input, moving, xp)
+    fill_tangent = fill_values(input, moving, xp)
     image_tangents = prefilter(input_tangent, fill_tangent, chosen.sampler, xp)[:2]
     tangent = to_float64(grid_tangent, xp) * _units(input, chosen, xp)
     prepared = _prepare(input, grid, chosen, xp)
@@ -418,10 +448,18 @@ def _tangent(
     return output
 
 
-def affine_sample(input: Array, theta: Array, size: Sequence[int], **options: Any) -> Array:
+def affine_sample(
+    input: Array,
+    theta: Array,
+    size: Sequence[int],
+    *,
+    engine: str | None = None,
+    **options: Any,
+) -> Array:
     """Transform images by affine matrices: `affine_grid` and `grid_sample` in one.
 
-    Between the two nothing is rounded: the coordinates stay in float64, whatever theta's dtype.
+    Between the two nothing is rounded: the coordinates stay in float64, whatever theta's dtype. The engines never hold
+    the grid in memory.
 
     Parameters
     ----------
@@ -431,7 +469,7 @@ def affine_sample(input: Array, theta: Array, size: Sequence[int], **options: An
         Maps output coordinates to input coordinates, as for `affine_grid`.
     size : (H_out, W_out) or (D_out, H_out, W_out)
         Size of the output in pixels; or with N and C before it.
-    **options
+    engine, **options
         As for `grid_sample`. With ``coordinates="pixel"`` theta maps pixel coordinates of the output to pixel
         coordinates of the input.
 
@@ -458,7 +496,13 @@ def affine_sample(input: Array, theta: Array, size: Sequence[int], **options: An
     array([[[[10.,  0.],
              [30., 20.]]]])
     """
-    return grid_sample(input, affine_coordinates(input, theta, size, options), **options)
+    chosen = resolve(**options)
+    xp, size = check_affine_arrays(input, theta, size)
+    fast = engines.pick(engine, chosen, input, theta)
+    if fast is not None:
+        return fast.sample(input, theta, size, fill_or_none(input, chosen, xp), chosen)
+    grid = affine_positions(input, theta, size, chosen, xp)
+    return grid_sample(input, grid, **_in_pixels(options), engine="reference")
 
 
 def affine_sample_vjp(
@@ -467,6 +511,7 @@ def affine_sample_vjp(
     theta: Array,
     *,
     needs: tuple[bool, bool, bool] = (True, True, True),
+    engine: str | None = None,
     **options: Any,
 ) -> AffineGradients:
     """Return the vector-Jacobian product of `affine_sample`: the gradients of the images, theta and the fill value.
@@ -502,17 +547,26 @@ def affine_sample_vjp(
     array([[[ 0.,  0., 10.],
             [ 0.,  0., 20.]]])
     """
+    chosen = resolve(**options)
     _arrays.namespace(grad_output=grad_output)
     require_shape(grad_output, "grad_output", "(N, C, H, W)", "(N, C, D, H, W)")
-    size = tuple(grad_output.shape[2:])
-    grid = affine_coordinates(input, theta, size, options)
-    gradients = grid_sample_vjp(grad_output, input, grid, needs=needs, **options)
-    grad_theta = None
-    if gradients.grid is not None:
-        xp = _arrays.namespace(theta=theta)
-        grad_theta = affine_grid_vjp(gradients.grid, **_of_the_grid(options))
+    xp, size = check_affine_arrays(input, theta, tuple(grad_output.shape[2:]))
+    check_needs(needs)
+    check_like_output(grad_output, input, size)
+    fast = engines.pick(engine, chosen, input, theta, grad_output)
+    if fast is not None:
+        fill = fill_or_none(input, chosen, xp)
+        grads = fast.sample_vjp(grad_output, input, theta, size, fill, chosen, needs)
+        return AffineGradients(*grads[:2], _fill_gradient(grads[2], input, chosen, xp))
+    grid = affine_positions(input, theta, size, chosen, xp)
+    grad_input, grad_theta, grad_fill = grid_sample_vjp(
+        grad_output, input, grid, needs=needs, **_in_pixels(options), engine="reference"
+    )
+    if grad_theta is not None:
+        grad_matrix = affine_grid_vjp(grad_theta, coordinates="pixel")
+        grad_theta = pixel_matrix_vjp(grad_matrix, **_frames(input, size, chosen), xp=xp)
         grad_theta = xp.astype(grad_theta, theta.dtype, copy=False)
-    return AffineGradients(gradients.input, grad_theta, gradients.fill)
+    return AffineGradients(grad_input, grad_theta, grad_fill)
 
 
 class AffineGradients(NamedTuple):
@@ -564,73 +618,35 @@ def affine_sample_jvp(
     >>> affine_sample_jvp(image, identity, (1, 1), theta_tangent=shift)
     array([[[[5.]]]])
     """
+    chosen = resolve(**options)
+    xp, size = check_affine_arrays(input, theta, size)
     grid_tangent = None
     if theta_tangent is not None:
-        _check_like("theta_tangent", theta_tangent, "theta", theta)
-        grid_tangent = affine_coordinates(input, theta_tangent, size, options)
+        check_like("theta_tangent", theta_tangent, "theta", theta)
+        grid_tangent = affine_positions(input, theta_tangent, size, chosen, xp, tangent=True)
     return grid_sample_jvp(
         input,
-        affine_coordinates(input, theta, size, options),
+        affine_positions(input, theta, size, chosen, xp),
         input_tangent=input_tangent,
         grid_tangent=grid_tangent,
         fill_tangent=fill_tangent,
-        **options,
+        **_in_pixels(options),
     )
 
 
 # What the functions above share
 
 
-class Options(NamedTuple):
-    """The options of `grid_sample`, checked."""
-
-    sampler: Sampler
-    coordinates: str
-    fill_value: float | Array
-    antialias: bool | float
-
-
-def resolve(
-    mode: str | Kernel = "bilinear",
-    padding_mode: str = "zeros",
-    align_corners: bool = False,
-    coordinates: str = "normalised",
-    fill_value: float | Array = 0.0,
-    antialias: bool | float = False,
-) -> Options:
-    """Return the options of `grid_sample`; raise unless it knows them."""
-    if not isinstance(mode, Kernel):
-        _check_choice("mode", mode, KERNELS, ", or a Kernel")
-        mode = KERNELS[mode]
-    _check_choice("padding_mode", padding_mode, PADDING_MODES)
-    _check_choice("coordinates", coordinates, COORDINATES)
-    if not isinstance(align_corners, bool | np.bool_):
-        raise ValueError(f"align_corners: expected True or False, got {align_corners!r}")
-    if isinstance(antialias, bool | np.bool_):
-        antialias = bool(antialias)
-    else:
-        expected = "True, False or the longest step in pixels"
-        require_number(antialias, "antialias", expected, lambda step: 0 < step < math.inf)
-        antialias = (
-            float(antialias) if antialias > 1 else False
-        )  # no step is longer than a pixel
-    if not isinstance(fill_value, list | tuple) and not _arrays.is_array(fill_value):
-        expected = "a number, or one for each channel"
-        require_number(fill_value, "fill_value", expected, lambda value: True)
-    if padding_mode != "fill" and (not isinstance(fill_value, numbers.Real) or fill_value != 0):
-        raise ValueError(
-            f'fill_value: expected padding_mode="fill" beside it, got {padding_mode!r}'
-        )
-    return Options(
-        Sampler(mode, padding_mode, bool(align_corners)), coordinates, fill_value, antialias
-    )
-
-
 def read(
-    input: Array, grid: Array, options: Options, gather: Callable[..., Array], xp: Any
+    input: Array,
+    grid: Array,
+    options: Options,
+    gather: Callable[..., Array],
+    xp: Any,
+    fill: Array | None = None,
 ) -> Array:
     """Sample images with a given `gather`, of which every other step is plain array code."""
-    prepared = _prepare(input, grid, options, xp)
+    prepared = _prepare(input, grid, options, xp, fill)
     position, output = prepared.position, 0.0
     for reading in prepared.readings:
         place = _flat(position, reading.offset, xp)
@@ -653,12 +669,15 @@ class _Prepared(NamedTuple):
     readings: list[Any]
 
 
-def _prepare(input: Array, grid: Array, options: Options, xp: Any) -> _Prepared:
+def _prepare(
+    input: Array, grid: Array, options: Options, xp: Any, fill: Array | None = None
+) -> _Prepared:
+    fill = fill_values(input, options, xp) if fill is None else fill
     position = _positions(grid, input.shape[2:], options, xp)
     samples: list[Any] = [_Plain()]
     if options.antialias:
         samples = readings(position, options.antialias, xp)
-    image, fill, margin = prefilter(input, _fill(input, options, xp), options.sampler, xp)
+    image, fill, margin = prefilter(input, fill, options.sampler, xp)
     return _Prepared(image, fill, position + margin if margin else position, samples)
 
 
@@ -689,7 +708,7 @@ def _units(input: Array, options: Options, xp: Any) -> Array:
     return xp.asarray(units, dtype=xp.float64, device=device(input))
 
 
-def _fill(input: Array, options: Options, xp: Any) -> Array:
+def fill_values(input: Array, options: Options, xp: Any) -> Array:
     """Return the value of a pixel that does not exist, shape (N, C)."""
     n, c = input.shape[:2]
     dtype = computing_dtype(input, xp)
@@ -705,8 +724,15 @@ def _fill(input: Array, options: Options, xp: Any) -> Array:
     return xp.broadcast_to(xp.astype(value, dtype, copy=False), (n, c))
 
 
-def _fill_gradient(grad: Array, input: Array, options: Options, xp: Any) -> Array:
+def fill_or_none(input: Array, options: Options, xp: Any) -> Array | None:
+    """Return `fill_values` under padding by a fill value; None where it is zero anyhow, or not read."""
+    return fill_values(input, options, xp) if options.sampler.padding_mode == "fill" else None
+
+
+def _fill_gradient(grad: Array | None, input: Array, options: Options, xp: Any) -> Array | None:
     """Sum the gradient, (N, C), over what shared a value; zero where the value is fixed."""
+    if grad is None:
+        return None
     per_channel = len(getattr(options.fill_value, "shape", None) or ()) == 1 or isinstance(
         options.fill_value, Sequence
     )
@@ -757,86 +783,30 @@ def _targets(
     return targets
 
 
-def affine_coordinates(
-    input: Array, theta: Array, size: Sequence[int], options: dict[str, Any]
+def affine_positions(
+    input: Array,
+    theta: Array,
+    size: Sequence[int],
+    options: Options,
+    xp: Any,
+    *,
+    tangent: bool = False,
 ) -> Array:
-    """Return the grid of a theta in float64, with the options of `grid_sample`."""
-    xp = _arrays.namespace(input=input, theta=theta)
-    require_float(xp, theta=theta)
-    require_shape(input, "input", "(N, C, H, W)", "(N, C, D, H, W)")
-    require_shape(theta, "theta", "(N, 2, 3)" if len(input.shape) == 4 else "(N, 3, 4)")
-    return affine_grid(to_float64(theta, xp), size, **_of_the_grid(options))
+    """Return the grid of a theta, or how it moves along a tangent of theta: input pixels, in float64."""
+    frames = _frames(input, size, options)
+    matrix = pixel_matrix(theta, **frames, tangent=tangent, xp=xp)
+    return affine_grid(matrix, size, coordinates="pixel")
 
 
-def _of_the_grid(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("align_corners", "coordinates") if name in options}
+def _frames(input: Array, size: Sequence[int], options: Options) -> dict[str, Any]:
+    """Return what `pixel_matrix` needs to know beside theta."""
+    return {
+        "input_size": input.shape[2:],
+        "output_size": size,
+        "align_corners": options.sampler.align_corners,
+        "coordinates": options.coordinates,
+    }
 
 
-def _check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, ...]:
-    require_float(xp, theta=theta)
-    require_shape(theta, "theta", "(N, 2, 3)", "(N, 3, 4)")
-    dimensions = theta.shape[1]
-    if not isinstance(size, Sequence) or len(size) not in (dimensions, dimensions + 2):
-        given = tuple(size) if isinstance(size, Sequence) else size
-        axes = "H, W" if dimensions == 2 else "D, H, W"
-        raise ValueError(f"size: expected (N, C, {axes}) or ({axes}), got {given!r}")
-    if len(size) > dimensions and size[0] != theta.shape[0]:
-        raise ValueError(
-            f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}"
-        )
-    return require_size(size[-dimensions:], "size", dimensions)
-
-
-def _check_choice(name: str, value: Any, known: Iterable[str], other: str = "") -> None:
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name}: expected one of {', '.join(known)}{other}, got {value!r}")
-
-
-def check_arrays(input: Array, grid: Array) -> Any:
-    """Return the namespace of images and grid; raise unless they fit each other."""
-    xp = _arrays.namespace(input=input, grid=grid)
-    require_float(xp, half=True, input=input)
-    if grid.dtype != input.dtype:
-        require_float(xp, grid=grid)
-        if input.dtype == xp.float64:
-            raise TypeError(
-                "grid: expected float64, as input is, got float32; convert one of them"
-            )
-    require_shape(input, "input", "(N, C, H, W)", "(N, C, D, H, W)")
-    dimensions = len(input.shape) - 2
-    out = "H_out, W_out" if dimensions == 2 else "D_out, H_out, W_out"
-    require_shape(grid, "grid", f"(N, {out}, {dimensions})")
-    if input.shape[0] != grid.shape[0]:
-        raise ValueError(
-            f"grid: expected a batch of {input.shape[0]}, as input has, got shape {tuple(grid.shape)}"
-        )
-    for name, array, lengths in (
-        ("input", input, input.shape[2:]),
-        ("grid", grid, grid.shape[1:-1]),
-    ):
-        if min(lengths) < 1:
-            raise ValueError(
-                f"{name}: expected a height and a width of at least 1, got shape {tuple(array.shape)}"
-            )
-    return xp
-
-
-def _check_like_output(name: str, array: Array, input: Array, grid: Array) -> None:
-    _arrays.namespace(**{name: array, "input": input})
-    expected = (*input.shape[:2], *grid.shape[1:-1])
-    if tuple(array.shape) != expected:
-        raise ValueError(
-            f"{name}: expected shape {expected}, as the output has, got {tuple(array.shape)}"
-        )
-    if array.dtype != input.dtype:
-        raise TypeError(f"{name}: expected {input.dtype}, as input is, got {array.dtype}")
-
-
-def _check_like(name: str, array: Array, other: str, like: Array) -> None:
-    _arrays.namespace(**{name: array, other: like})
-    if tuple(array.shape) != tuple(like.shape):
-        raise ValueError(
-            f"{name}: expected shape {tuple(like.shape)}, as {other} has, got {tuple(array.shape)}"
-        )
-    if array.dtype != like.dtype:
-        raise TypeError(f"{name}: expected {like.dtype}, as {other} is, got {array.dtype}")
+def _in_pixels(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "coordinates": "pixel"}

@@ -4,6 +4,9 @@ What the reference computes with plain array code (the grid, pixel coordinates, 
 differentiates by itself. The two operations at its heart, gather and scatter, bring their derivatives along: the rules
 of `stnlib.gather_scatter`, with the sub-gradients that chapter 3 chooses at the kinks. In eager mode they are autograd
 functions; a compiled graph gets them as operators, ``torch.ops.stnlib.gather`` and ``scatter``, with the same rules.
+
+Where an engine covers a case, one autograd function does all of it in a pass, forward and backward. Its second
+derivatives are the reference's, as is everything under forward mode and ``torch.func``'s transforms.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from torch import Tensor
 from torch._C._functorch import TransformType
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 
-from .. import gather_scatter, sampling
+from .. import engines, gather_scatter, sampling
 from ..gather_scatter import Sampler, position_gradient
 from ..interpolation import KERNELS
+from ..options import Options, check_affine_arrays, check_arrays, resolve
 from . import operators
 
 Orders = gather_scatter.Orders
@@ -124,6 +128,154 @@ def _eager(sampler: Sampler) -> tuple[Any, Any]:
     return gather, scatter
 
 
+class _Sample(torch.autograd.Function):
+    """An engine's sampler, from a grid or, with a size, from theta."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        coordinates: Tensor,
+        fill: Tensor | None,
+        size: Sequence[int] | None,
+        options: Options,
+        engine: engines.Engine,
+    ) -> Tensor:
+        ctx.save_for_backward(input, coordinates, fill)
+        ctx.rest = size, options, engine
+        return engine.sample(input, coordinates, size, fill, options)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needs = tuple(ctx.needs_input_grad[:3])
+        input, coordinates, fill = ctx.saved_tensors
+        size, options, engine = ctx.rest
+        if engines.is_plain(grad) and not torch.is_grad_enabled():
+            grads = engine.sample_vjp(grad, input, coordinates, size, fill, options, needs)
+        elif engines.is_plain(grad, recorded=True):
+            grads = _SampleGradients.apply(
+                grad, input, coordinates, fill, size, options, engine, needs
+            )
+        else:
+            grads = _reference_gradients(grad, input, coordinates, fill, size, options, needs)
+        return (*grads, None, None, None)
+
+
+class _SampleGradients(torch.autograd.Function):
+    """The engine's vector-Jacobian product, itself differentiable by way of the reference."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad: Tensor,
+        input: Tensor,
+        coordinates: Tensor,
+        fill: Tensor | None,
+        size: Sequence[int] | None,
+        options: Options,
+        engine: engines.Engine,
+        needs: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(grad, input, coordinates, fill)
+        ctx.rest = size, options, needs
+        return engine.sample_vjp(grad, input, coordinates, size, fill, options, needs)
+
+    @staticmethod
+    def backward(ctx: Any, *moves: Tensor | None) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()
+        with torch.enable_grad():
+            tensors: Any = _apart(ctx.saved_tensors)
+            wanted = [t for t in tensors if t is not None and t.requires_grad]
+            grads = _reference_gradients(*tensors, *ctx.rest)
+            pairs = [
+                (g, m)
+                for g, m in zip(grads, moves, strict=True)
+                if g is not None and m is not None and g.requires_grad
+            ]
+            seconds = torch.autograd.grad(
+                [g for g, _ in pairs],
+                wanted,
+                [m for _, m in pairs],
+                create_graph=again,
+                allow_unused=True,
+            )
+        found = iter(seconds)
+        result = [next(found) if t is not None and t.requires_grad else None for t in tensors]
+        return (*result, None, None, None, None)
+
+
+def _apart(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the same tensors, each a variable of its own: what one owes to another is the outer graph's to follow."""
+    return [None if t is None else t.view_as(t) for t in tensors]
+
+
+def _reference_gradients(
+    grad: Tensor,
+    input: Tensor,
+    coordinates: Tensor,
+    fill: Tensor | None,
+    size: Sequence[int] | None,
+    options: Options,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the gradients of input, coordinates and fill, themselves differentiable."""
+    with torch.enable_grad():
+        apart: Any = _apart((input, coordinates, fill))
+        tensors = [
+            t.detach().requires_grad_() if need and not t.requires_grad else t
+            for t, need in zip(apart, needs, strict=True)
+        ]
+        gather, _ = _eager(options.sampler)
+        input, coordinates, fill = tensors
+        output = _read(input, coordinates, fill, size, options, gather)
+        wanted = [t for t, need in zip(tensors, needs, strict=True) if need]
+        found = iter(torch.autograd.grad(output, wanted, grad, create_graph=True))
+    return [next(found) if need else None for need in needs]
+
+
+def _read(
+    input: Tensor,
+    coordinates: Tensor,
+    fill: Tensor | None,
+    size: Sequence[int] | None,
+    options: Options,
+    gather: Any,
+) -> Tensor:
+    """Sample by the reference, from a grid or, with a size, from theta."""
+    if size is not None:
+        coordinates = sampling.affine_positions(input, coordinates, size, options, xp)
+        options = options._replace(coordinates="pixel")
+    return sampling.read(input, coordinates, options, gather, xp, fill)
+
+
+def _sample(
+    input: Tensor,
+    coordinates: Tensor,
+    size: Sequence[int] | None,
+    options: Options,
+    engine: str | None,
+) -> Tensor:
+    """Sample by the engine that fits or by the reference, from a grid or, with a size, from theta."""
+    fill = sampling.fill_or_none(input, options, xp)
+    tensors = [t for t in (input, coordinates, fill) if t is not None]
+    fast = engines.pick(engine, options, *tensors, recorded=True)
+    if fast is not None:
+        if not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors)):
+            return fast.sample(input, coordinates, size, fill, options)
+        return _Sample.apply(input, coordinates, fill, size, options, fast)
+    if torch.compiler.is_compiling():
+        if options.antialias is True:
+            raise ValueError(
+                "antialias: under torch.compile expected the longest step in pixels, got True"
+            )
+        gather = functools.partial(operators.gather, sampler=options.sampler)
+    else:
+        _refuse_forward_over_forward()
+        gather, _ = _eager(options.sampler)
+    return _read(input, coordinates, fill, size, options, gather)
+
+
 def affine_grid(
     theta: Tensor,
     size: Sequence[int],
@@ -178,6 +330,7 @@ def grid_sample(
     coordinates: str = "normalised",
     fill_value: float | Tensor = 0.0,
     antialias: bool | float = False,
+    engine: str | None = None,
 ) -> Tensor:
     """Sample images at the positions of a grid, differentiable in images, grid and fill value.
 
@@ -196,6 +349,9 @@ def grid_sample(
     fill_value : float or tensor of shape (C,), default 0.0
     antialias : bool or float, default False
         Under ``torch.compile`` and ``torch.vmap``, give the longest step, in pixels, in the place of True.
+    engine : {"reference", "cpu", "cuda", "emulator"}, optional
+        What computes the output and the gradients; by default, the fastest for such tensors. Second derivatives,
+        forward mode, ``torch.func`` and compiled graphs are the reference's.
 
     Returns
     -------
@@ -220,25 +376,21 @@ def grid_sample(
     tensor([[[[1.5000]]]])
     """
     _require_tensors(input=input, grid=grid)
-    options = sampling.resolve(
-        mode, padding_mode, align_corners, coordinates, fill_value, antialias
-    )
-    sampling.check_arrays(input, grid)
+    options = resolve(mode, padding_mode, align_corners, coordinates, fill_value, antialias)
+    check_arrays(input, grid)
     if _is_for_onnx():
         return _for_onnx(input, grid, options)
-    if torch.compiler.is_compiling():
-        if antialias is True:
-            raise ValueError(
-                "antialias: under torch.compile expected the longest step in pixels, got True"
-            )
-        gather = functools.partial(operators.gather, sampler=options.sampler)
-    else:
-        _refuse_forward_over_forward()
-        gather, _ = _eager(options.sampler)
-    return sampling.read(input, grid, options, gather, xp)
+    return _sample(input, grid, None, options, engine)
 
 
-def affine_sample(input: Tensor, theta: Tensor, size: Sequence[int], **options: Any) -> Tensor:
+def affine_sample(
+    input: Tensor,
+    theta: Tensor,
+    size: Sequence[int],
+    *,
+    engine: str | None = None,
+    **options: Any,
+) -> Tensor:
     """Transform images by affine matrices, differentiable in images, theta and fill value.
 
     Parameters
@@ -248,7 +400,7 @@ def affine_sample(input: Tensor, theta: Tensor, size: Sequence[int], **options: 
         Maps output coordinates to input coordinates.
     size : (H_out, W_out) or (D_out, H_out, W_out)
         Size of the output in pixels.
-    **options
+    engine, **options
         As for `grid_sample`.
 
     Returns
@@ -273,9 +425,13 @@ def affine_sample(input: Tensor, theta: Tensor, size: Sequence[int], **options: 
               [3., 2.]]]])
     """
     _require_tensors(input=input, theta=theta)
-    return grid_sample(
-        input, sampling.affine_coordinates(input, theta, size, options), **options
-    )
+    chosen = resolve(**options)
+    _, size = check_affine_arrays(input, theta, size)
+    if _is_for_onnx():
+        flags = {"align_corners": chosen.sampler.align_corners}
+        grid = affine_grid(theta, size, coordinates=chosen.coordinates, **flags)
+        return _for_onnx(input, grid, chosen)
+    return _sample(input, theta, size, chosen, engine)
 
 
 def _refuse_forward_over_forward() -> None:
@@ -293,7 +449,7 @@ def _is_for_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-def _for_onnx(input: Tensor, grid: Tensor, options: sampling.Options) -> Tensor:
+def _for_onnx(input: Tensor, grid: Tensor, options: Options) -> Tensor:
     """Sample by PyTorch's own function, which the exporter turns into ``GridSample``."""
     kernel, padding_mode, align_corners = options.sampler
     modes = ("nearest", "bilinear") if input.ndim == 5 else ("nearest", "bilinear", "bicubic")

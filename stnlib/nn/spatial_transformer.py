@@ -11,9 +11,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from .._arrays import require_size
 from ..interpolation import Kernel
-from ..sampling import resolve
+from ..options import resolve
 from ..transforms import Affine
-from .functional import grid_sample
+from .functional import affine_sample, grid_sample
 
 
 class SpatialTransformer(nn.Module):
@@ -136,9 +136,11 @@ class SpatialTransformer(nn.Module):
         if len(theta) != len(input):
             raise ValueError(f"theta: expected a batch of {len(input)}, got {len(theta)}")
         size = tuple(input.shape[-2:]) if self.size is None else self.size
-        grid = self.transform.grid(
-            theta.to(torch.float64), size, align_corners=self.options["align_corners"]
-        )
+        theta = theta.to(torch.float64)
+        if isinstance(self.transform, Affine):
+            return affine_sample(input, self.transform.matrix(theta), size, **self.options)
+        corners = self.options["align_corners"]
+        grid = self.transform.grid(theta, size, align_corners=corners)
         return grid_sample(input, grid, **self.options)
 
     def extra_repr(self) -> str:
