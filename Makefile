@@ -9,12 +9,19 @@ PAGE := _build/html/index.html
 JUPYTER_BOOK := $(BIN)/jupyter-book build . -W -n --keep-going
 # Sphinx looks at pages alone; a change of what lies beside them calls for all.
 NEWER = $(shell find book/_static _config.yml _toc.yml -newer _build/html/book/index.html 2>/dev/null)
+# NVRTC in the version that PyTorch's builds for CUDA pin, so that both can be installed.
+NVIDIA := sys_platform == "linux" and platform_machine == "x86_64"
+NVRTC := 'nvidia-cuda-nvrtc==13.0.*; $(NVIDIA)' 'nvidia-cuda-runtime==13.0.*; $(NVIDIA)'
+# A C++ compiler for the emulator of CUDA, where the machine has none.
+ZIG := ziglang==0.17.1
+# For `make gpu`: the Python that has CuPy.
+ON_GPU = $(shell $(BIN)/python -c 'import cupy' 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with=tests/nbval_sanitise.cfg
 
 export PYTHONHASHSEED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test lint unit nightly nbval notebooks serve lock clean
+.PHONY: help book test lint unit nightly gpu nbval notebooks serve lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,7 +47,21 @@ unit: $(INSTALLED)  ## unit tests, doctests, coverage; the built book in a brows
 
 nightly: $(INSTALLED)  ## the comparisons with other libraries again, on 2,000 cases a property; and a very large image
 	STNLIB_SLOW=1 $(BIN)/python -m pytest -q -n auto --hypothesis-profile=nightly tests/test_sampling.py \
-	    tests/test_prefilter.py tests/test_interpolation.py tests/test_padding.py
+	    tests/test_prefilter.py tests/test_interpolation.py tests/test_padding.py \
+	    tests/test_engines_kernels.py tests/test_engines_nvrtc.py
+
+gpu: export PYTHONPATH := .$(if $(PYTHONPATH),:$(PYTHONPATH))
+gpu:  ## on a machine with an NVIDIA GPU, installing nothing: its tests, benchmarks and sanitizers (PYTHON=… that has CuPy)
+	@$(ON_GPU) -c 'from stnlib.engines.cuda import cupy; import sys; \
+	    sys.exit(None if cupy.cuda.is_available() else "CuPy finds no GPU")'
+	$(ON_GPU) -m pytest -q -rs -m gpu -p no:cacheprovider tests/test_engines_cuda.py
+	$(ON_GPU) -c 'from stnlib.cli import main; main()' bench --device cuda --scaling --first-call --training \
+	    --json results/bench_gpu.json
+	@if ! command -v compute-sanitizer >/dev/null; then echo "compute-sanitizer is not on PATH: left out"; exit; fi; \
+	    for tool in memcheck racecheck initcheck; do \
+	        echo "compute-sanitizer --tool $$tool"; \
+	        compute-sanitizer --tool $$tool --error-exitcode 1 $(ON_GPU) tests/run_kernels.py cuda || exit 1; \
+	    done
 
 nbval: $(INSTALLED)  ## run every chapter and compare what it prints with what is stored
 	$(BIN)/python -m pytest -q $(NBVAL) -n 2 --dist loadscope -p no:cacheprovider $(NOTEBOOKS)
@@ -55,9 +76,10 @@ serve: book  ## show the book on http://localhost:8000
 
 lock:  ## choose the newest versions and pin them
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q torch==2.13.0
+	$(BIN)/python -m pip install -q torch==2.13.0 $(NVRTC)
 	$(BIN)/python -m pip install -q -e ".[test]"
-	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu$$//' > requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable \
+	    | sed -E 's/\+cpu$$//; s/^(nvidia-.*)$$/\1; $(NVIDIA)/' > requirements.lock
 
 clean:  ## remove what was installed and built
 	rm -rf $(VENV) _build .coverage .hypothesis .pytest_cache .ruff_cache .mypy_cache
@@ -69,4 +91,6 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -q -r requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps -e .
+	@command -v $${CXX:-g++} >/dev/null || command -v clang++ >/dev/null || \
+	    { echo "There is no g++ or clang++: installing $(ZIG)"; $(BIN)/python -m pip install -q $(ZIG); }
 	@touch $@

@@ -37,7 +37,10 @@ PROJECT = tomllib.loads(_read("pyproject.toml"))["project"]
 
 
 def _declared(extra: str | None = None) -> dict[str, SpecifierSet]:
-    """Return the bounds of what an extra brings, its own extras of stnlib expanded, and the package's dependencies."""
+    """Return the bounds of what an extra brings, its own extras of stnlib expanded, and the package's dependencies.
+
+    What is for one platform alone is left out: see `_for_one_platform`.
+    """
     lines = (
         PROJECT["dependencies"] if extra is None else PROJECT["optional-dependencies"][extra]
     )
@@ -46,9 +49,17 @@ def _declared(extra: str | None = None) -> dict[str, SpecifierSet]:
         if requirement.name == "stnlib":
             for other in sorted(requirement.extras):
                 bounds |= _declared(other)
-        else:
+        elif requirement.marker is None:
             bounds[canonicalize_name(requirement.name)] = requirement.specifier
     return bounds
+
+
+def _for_one_platform() -> list[Requirement]:
+    return [
+        requirement
+        for requirement in map(Requirement, PROJECT["optional-dependencies"]["test"])
+        if requirement.marker is not None
+    ]
 
 
 def _of_conda() -> dict[str, SpecifierSet]:
@@ -63,7 +74,9 @@ def _of_conda() -> dict[str, SpecifierSet]:
 def _pins() -> dict[str, str]:
     lines = [line.partition("#")[0].strip() for line in _read("requirements.lock").splitlines()]
     pins = {}
+    markers = {r.name: f"; {r.marker}" for r in _for_one_platform()}
     for line in filter(None, lines):
+        line = line.removesuffix(markers.get(line.partition("==")[0], ""))
         assert re.fullmatch(r"[\w.-]+==[\w.!+-]+", line), (
             f"requirements.lock: not a pin: {line}"
         )
@@ -136,6 +149,20 @@ def test_lock_pins_the_test_extra_within_its_bounds():
             f"requirements.lock pins {name} {pins[name]}, outside {bounds}: make lock"
         )
     assert "stnlib" not in pins
+
+
+def test_what_is_for_one_platform_is_pinned_for_it_and_bounded():
+    pins = _pins()
+    assert {requirement.name for requirement in _for_one_platform()} == {
+        "nvidia-cuda-nvrtc",
+        "nvidia-cuda-runtime",
+    }
+    for requirement in _for_one_platform():
+        assert requirement.specifier.contains(pins[requirement.name])
+        assert any(bound.operator == ">=" for bound in requirement.specifier)
+        assert f"{requirement.name}=={pins[requirement.name]}; {requirement.marker}\n" in _read(
+            "requirements.lock"
+        )
 
 
 def test_versions_agree():

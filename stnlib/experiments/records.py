@@ -12,18 +12,28 @@ from typing import Any
 from .. import __version__
 
 
-def environment() -> dict[str, str]:
+def environment(*packages: str) -> dict[str, str]:
     """Return the versions and the hardware that a measurement depends on.
+
+    Parameters
+    ----------
+    *packages : str
+        Names of distributions to look for beside NumPy and PyTorch. What is not installed is left out.
+
+    Returns
+    -------
+    dict
 
     Examples
     --------
     >>> sorted(environment())
     ['cores', 'machine', 'numpy', 'processor', 'python', 'stnlib', 'system', 'torch']
     """
-    packages = {d.name for d in importlib.metadata.distributions()} & {"numpy", "torch"}
+    known = {"numpy", "torch", *packages}
+    found = {d.name for d in importlib.metadata.distributions()} & known
     return {
         "stnlib": __version__,
-        **{name: importlib.metadata.version(name) for name in sorted(packages)},
+        **{name: importlib.metadata.version(name) for name in sorted(found)},
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
