@@ -270,6 +270,133 @@ def test_search_finds_a_word(browser):
     assert all(Path(unquote(urlsplit(link).path)).exists() for link in results)
 
 
+THREADS = """
+const picture = document.querySelector(".threads");
+const path = (p) => [p.classList[0], p.getAttribute("d")];
+const paths = (svg) => Object.fromEntries([...svg.querySelectorAll("path")].map(path));
+const [output, input] = picture.querySelectorAll("svg");
+return {
+  says: picture.querySelector(".threads-says").textContent,
+  output: paths(output),
+  input: paths(input),
+  buttons: [...picture.querySelectorAll("button")].map((b) => b.getAttribute("aria-label")),
+  fill: getComputedStyle(input.querySelector(".block")).fill,
+  widths: [output, input].map((svg) => svg.getBoundingClientRect().width),
+};
+"""
+STILL = """
+const text = new DOMParser().parseFromString(arguments[0], "text/html").querySelector(".threads");
+return [text.querySelector(".threads-says").textContent, text.querySelectorAll("button").length];
+"""
+
+
+@pytest.fixture
+def threads(browser: Any) -> Any:
+    """Open chapter 4 at its picture of threads; return what tells how it looks."""
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.get((BOOK / "book" / "04_gpu_kernel.html").as_uri())
+    browser.execute_async_script(WHEN_READY)
+    return lambda: browser.execute_script(THREADS)
+
+
+def _press(browser: Any, key: str) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    browser.switch_to.active_element.send_keys(getattr(Keys, key))
+
+
+def _click(browser: Any, label: str) -> None:
+    browser.execute_script(
+        "document.querySelector(`.threads button[aria-label='${arguments[0]}']`).click()", label
+    )
+
+
+def test_threads_are_a_still_picture_without_scripts(browser):
+    page = (BOOK / "book" / "04_gpu_kernel.html").read_text(encoding="utf-8")
+    says, buttons = browser.execute_script(STILL, page)
+    assert says.startswith("Block 4 of 9: columns 32 to 63, rows 32 to 63.")
+    assert buttons == 0
+
+
+def test_threads_are_stepped_through_by_button(browser, threads):
+    from stnlib.plotting import kernels
+
+    first = threads()
+    plan = _plan(browser)
+    assert len(first["buttons"]) == 4
+    for label, block, warp in (
+        ("Next block", 5, None),
+        ("Next warp", 5, 0),
+        ("Previous block", 4, 0),
+        ("Next warp", 4, 1),
+        ("Previous warp", 4, 0),
+        ("Previous warp", 4, None),
+        ("Previous warp", 4, 7),
+        ("Next warp", 4, None),
+    ):
+        _click(browser, label)
+        now = threads()
+        assert now["says"] == kernels.sentence(plan, block, warp)
+        some = plan.pixels_of(block, warp) if warp is not None else plan.pixels_of(block)[:0]
+        assert now["output"]["warp"] == kernels._runs(some)
+        assert now["input"]["block"] == kernels._runs(plan.reads(block))
+        assert now["input"]["tiles"] == kernels._outline(plan, block)
+    assert now == first  # and back where the page began
+
+
+def test_threads_are_stepped_through_by_keyboard(browser, threads):
+    browser.execute_script("document.querySelector('.threads button').focus()")
+    top = browser.execute_script("return window.scrollY")
+    for key, start in (
+        ("ARROW_RIGHT", "Block 5 of 9:"),
+        ("ARROW_DOWN", "Block 5 of 9, warp 0:"),
+        ("ARROW_LEFT", "Block 4 of 9, warp 0:"),
+        ("ARROW_UP", "Block 4 of 9:"),
+        ("ENTER", "Block 3 of 9:"),  # the button itself: the block before
+    ):
+        _press(browser, key)
+        assert threads()["says"].startswith(start)
+    assert browser.execute_script("return window.scrollY") == top
+
+
+def test_threads_answer_a_click_on_a_pixel(browser, threads):
+    browser.execute_script("""
+const svg = document.querySelector(".threads svg"), box = svg.getBoundingClientRect(), pixel = box.width / 102;
+const at = (x) => (x + 3.5) * pixel;
+svg.dispatchEvent(new MouseEvent("click", {clientX: box.left + at(70), clientY: box.top + at(45), bubbles: true}));
+""")
+    assert threads()["says"].startswith("Block 5 of 9, warp 5: columns 64 to 95, rows 37, 45,")
+
+
+def test_threads_fit_a_phone_and_the_dark(browser, threads):
+    light = threads()["fill"]
+    phone = {"width": PHONE, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    now = threads()
+    assert all(200 < width < PHONE for width in now["widths"])
+    browser.execute_script(LOOK_IN_THE_DARK)
+    assert threads()["fill"] == light
+    card = "return getComputedStyle(document.querySelector('.text_html:has(.threads)'))"
+    assert _channels(browser.execute_script(card + ".backgroundColor"))[3] == 0
+    frame = "return getComputedStyle(document.querySelector('.threads .frame')).stroke"
+    assert min(_channels(browser.execute_script(frame))[:3]) > 150
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def _plan(browser: Any) -> Any:
+    """Return the picture's numbers as the package knows them."""
+    import numpy as np
+
+    from stnlib.plotting import kernels
+
+    told = json.loads(
+        browser.execute_script("return document.querySelector('.threads').dataset.threads")
+    )
+    columns, rows = told["block"]
+    size, out = tuple(told["size"]), tuple(told["out"])
+    return kernels.Launch(np.array(told["matrix"]), size, out, columns, rows, told["pixels"])
+
+
 def _wait(browser: Any, condition: Any) -> Any:
     from selenium.webdriver.support.ui import WebDriverWait
 

@@ -26,7 +26,7 @@ LINES = 24  # at most, in a cell
 EXERCISES = 5  # at least, in a chapter
 # An absolute path of two parts or more; neither an address of the web, nor a fraction, nor a tag of HTML.
 ABSOLUTE_PATH = re.compile(r"(?<![\w/:.<>*)\]])(?:/[\w.+-]+){2,}|\b[A-Za-z]:\\\w|\bfile://")
-ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}")
+ADDRESS = re.compile(r"\b0x(?!f+\b)[0-9a-fA-F]{6,}")  # 0xffffffff is a mask
 MARKER = re.compile(r"#\s*(NBVAL_|PYTEST_VALIDATE)\w+")
 EXERCISE = re.compile(
     r"^`{3,}\{exercise(?:-start)?\}[^\n]*\n(?:\s*:(?!label:)[^\n]*\n)*\s*:label:\s*(\S+)",
