@@ -63,7 +63,7 @@ def _kernel(function: Callable[..., Any]) -> Any:
 
 
 @_inner
-def _share(item: int, problem: Problem) -> tuple[int, int, int, int]:  # pragma: no cover
+def _share(item: int, problem: Problem) -> tuple[int, int, int, int]:
     """Return the image, the group of channels, the first tile of an item, and the one after its last."""
     part, band = item // problem.bands, item % problem.bands
     tiles = get_tiles(problem)
@@ -85,7 +85,7 @@ def _pack(
     count: int,
     packed: Any,
     to: int,
-) -> None:  # pragma: no cover
+) -> None:
     """Lay the same pixels of ``count`` planes side by side: of each plane, ``length`` of them from ``at`` on.
 
     Plane ``first`` is the first; a plane has ``size`` pixels.
@@ -127,7 +127,7 @@ def _unpack(
     first: int,
     size: int,
     to: int,
-) -> None:  # pragma: no cover
+) -> None:
     """Undo `_pack`: of ``packed``, take ``length`` pixels from ``start`` on."""
     lanes = len(kind[2])
     if lanes == 1:
@@ -154,7 +154,7 @@ def _unpack(
 @_often
 def _pack_group(
     kind: Any, image: Any, n: int, group: int, problem: Problem, packed: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Pack a group of an image's planes."""
     c, pixels = group * len(kind[2]), problem.depth * problem.height * problem.width
     count = min(len(kind[2]), problem.channels - c)
@@ -162,9 +162,7 @@ def _pack_group(
 
 
 @_often
-def _get_outer(
-    kind: Any, fill: Any, n: int, group: int, problem: Problem, outer: Any
-) -> None:  # pragma: no cover
+def _get_outer(kind: Any, fill: Any, n: int, group: int, problem: Problem, outer: Any) -> None:
     """Write the value beyond a group of planes."""
     for lane in range(len(kind[2])):
         c = group * len(kind[2]) + lane
@@ -172,7 +170,7 @@ def _get_outer(
 
 
 @_inner
-def _aligned(size: int, like: Any) -> Any:  # pragma: no cover
+def _aligned(size: int, like: Any) -> Any:
     """Return room for so many numbers that begins with a cache line."""
     room = np.empty(size + 64 // like.itemsize, like.dtype)
     skip = (-room.ctypes.data) % 64 // like.itemsize
@@ -194,7 +192,7 @@ def _sample_run(
     out: Any,
     to: int,
     spare: Any,
-) -> None:  # pragma: no cover
+) -> None:
     """Sample one plane at samples from ``start`` on, those that are inside; the others get some number."""
     index, weight = table.index, table.weight
     if len(kind[0]) == NEAREST:
@@ -219,9 +217,7 @@ def _sample_run(
 
 
 @_blending
-def _edge_value(
-    kind: Any, image: Any, base: int, fill: Any, e: int, edges: Edges
-) -> Any:  # pragma: no cover
+def _edge_value(kind: Any, image: Any, base: int, fill: Any, e: int, edges: Edges) -> Any:
     """Sample one plane at one sample, tap by tap."""
     index, weight, total = edges.index, edges.weight, image.dtype.type(0)
     for z in range(8, 8 + (len(kind[0]) if len(kind[1]) == 3 else 1)):
@@ -247,7 +243,7 @@ def _forward_planes(
     table: Table,
     edges: Edges,
     spare: Any,
-) -> None:  # pragma: no cover
+) -> None:
     """Sample a tile, plane by plane."""
     pixels = problem.depth * problem.height * problem.width
     pixels_out = problem.depth_out * problem.height_out * problem.width_out
@@ -280,7 +276,7 @@ def _forward_lanes(
     table: Table,
     edges: Edges,
     stage: Any,
-) -> None:  # pragma: no cover
+) -> None:
     """Sample a tile, all lanes at once."""
     lanes = len(kind[2])
     pixels_out = problem.depth_out * problem.height_out * problem.width_out
@@ -329,7 +325,7 @@ def _forward(
     output: Any,
     whole: Any,
     a: float,
-) -> None:  # pragma: no cover
+) -> None:
     """Sample images; arrays are flat but for coordinates, (N, ...), and fill, (N, C)."""
     problem, lanes = Problem(*whole), len(kind[2])
     pixels = problem.depth * problem.height * problem.width
@@ -389,7 +385,7 @@ def _forward(
 @_often
 def _slopes(
     kind: Any, packed: Any, grad: Any, count: int, problem: Problem, table: Table, slopes: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Write each sample's gradient along the axes; at the edge, some number."""
     row, slab = problem.width, problem.width * problem.height
     index, weight, slope = table.index, table.weight, table.slope
@@ -406,7 +402,7 @@ def _slopes(
 @_often
 def _spread(
     kind: Any, grad: Any, count: int, problem: Problem, table: Table, sums: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Add each sample's gradient to the pixels that it read."""
     row, slab = problem.width, problem.width * problem.height
     for q in range(count):
@@ -426,7 +422,7 @@ def _backward_edges(
     slopes: Any,
     sums: Any,
     outer_sums: Any,
-) -> None:  # pragma: no cover
+) -> None:
     """Do what `_slopes` and `_spread` do for the samples at the edge."""
     index, weight, slope = edges.index, edges.weight, edges.slope
     for e in range(found):
@@ -454,7 +450,7 @@ def _backward_edges(
 
 
 @_summing
-def _sum_products(count: int, a: Any, b: Any) -> float:  # pragma: no cover
+def _sum_products(count: int, a: Any, b: Any) -> float:
     total = 0.0
     for q in range(count):
         total += np.float64(a[q]) * b[q]
@@ -462,7 +458,7 @@ def _sum_products(count: int, a: Any, b: Any) -> float:  # pragma: no cover
 
 
 @_summing
-def _sum(count: int, a: Any) -> float:  # pragma: no cover
+def _sum(count: int, a: Any) -> float:
     total = 0.0
     for q in range(count):
         total += np.float64(a[q])
@@ -472,7 +468,7 @@ def _sum(count: int, a: Any) -> float:  # pragma: no cover
 @_often
 def _add_moments(
     kind: Any, tile: Tile, problem: Problem, table: Table, slopes: Any, moments: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Add a tile to the matrix's gradient, about the output's middle."""
     dimensions = len(kind[1])
     _, _, _, middle_x = get_unit(problem, 0)
@@ -491,7 +487,7 @@ def _add_moments(
 
 
 @_inner
-def _finish_theta(kind: Any, moments: Any, problem: Problem) -> None:  # pragma: no cover
+def _finish_theta(kind: Any, moments: Any, problem: Problem) -> None:
     """Turn the matrix's gradient into theta's: `stnlib.coordinates.pixel_matrix_vjp`."""
     dimensions = len(kind[1])
     for r in range(dimensions):
@@ -505,7 +501,7 @@ def _finish_theta(kind: Any, moments: Any, problem: Problem) -> None:  # pragma:
 @_often
 def _collect(
     kind: Any, n: int, group: int, problem: Problem, sums: Any, grad_image: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Turn a packed gradient into planes."""
     c, pixels = group * len(kind[2]), problem.depth * problem.height * problem.width
     count = min(len(kind[2]), problem.channels - c)
@@ -515,7 +511,7 @@ def _collect(
 @_often
 def _collect_outer(
     kind: Any, n: int, group: int, problem: Problem, outer_sums: Any, grad_fill: Any
-) -> None:  # pragma: no cover
+) -> None:
     for lane in range(len(kind[2])):
         c = group * len(kind[2]) + lane
         if c < problem.channels:
@@ -537,7 +533,7 @@ def _backward(
     grad_fill: Any,
     whole: Any,
     a: float,
-) -> None:  # pragma: no cover
+) -> None:
     """Write the gradients; arrays are flat but for coordinates, (N, ...), and fill, (N, C).
 
     With one band, a thread packs each group's planes and unpacks its gradient itself; one lane needs no packing. With
@@ -608,7 +604,7 @@ def _backward(
 @_often
 def _load_grad(
     kind: Any, n: int, group: int, tile: Tile, grad: Any, problem: Problem, stage: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Pack a tile of the output's gradient."""
     c = group * len(kind[2])
     plane, channels = n * problem.channels + c, min(len(kind[2]), problem.channels - c)
@@ -619,9 +615,7 @@ def _load_grad(
 
 
 @_often
-def _write_grid(
-    kind: Any, tile: Tile, slopes: Any, problem: Problem, grad_grid: Any
-) -> None:  # pragma: no cover
+def _write_grid(kind: Any, tile: Tile, slopes: Any, problem: Problem, grad_grid: Any) -> None:
     dimensions = len(kind[1])
     for start in range(0, tile.samples, tile.run):
         at = tile.first + start // tile.wide * problem.width_out
@@ -634,7 +628,7 @@ def _write_grid(
 @_inner
 def _pack_planes(
     kind: Any, counter: Any, items: int, image: Any, packed: Any, whole: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Pack every group of planes, for all of its bands."""
     problem = Problem(*whole)
     room = problem.depth * problem.height * problem.width * len(kind[2])
@@ -648,7 +642,7 @@ def _pack_planes(
 @_inner
 def _collect_planes(
     kind: Any, counter: Any, items: int, parts: Any, grad_image: Any, grad_fill: Any, whole: Any
-) -> None:  # pragma: no cover
+) -> None:
     """Add the bands' gradients up, in order, and unpack them."""
     problem = Problem(*whole)
     room = problem.depth * problem.height * problem.width * len(kind[2])
@@ -669,24 +663,24 @@ def _collect_planes(
 
 
 @_kernel
-def forward(address: int, threads: int, *arguments: Any) -> None:  # pragma: no cover
+def forward(address: int, threads: int, *arguments: Any) -> None:
     """Call `_forward` on some threads."""
     in_parallel(address, threads, _forward, arguments)
 
 
 @_kernel
-def backward(address: int, threads: int, *arguments: Any) -> None:  # pragma: no cover
+def backward(address: int, threads: int, *arguments: Any) -> None:
     """Call `_backward` on some threads."""
     in_parallel(address, threads, _backward, arguments)
 
 
 @_kernel
-def pack_planes(address: int, threads: int, *arguments: Any) -> None:  # pragma: no cover
+def pack_planes(address: int, threads: int, *arguments: Any) -> None:
     """Call `_pack_planes` on some threads."""
     in_parallel(address, threads, _pack_planes, arguments)
 
 
 @_kernel
-def collect_planes(address: int, threads: int, *arguments: Any) -> None:  # pragma: no cover
+def collect_planes(address: int, threads: int, *arguments: Any) -> None:
     """Call `_collect_planes` on some threads."""
     in_parallel(address, threads, _collect_planes, arguments)

@@ -102,7 +102,7 @@ _often = compile_inner(
 
 
 @_inner
-def make_tables(kind: Any, like: Any) -> Any:  # pragma: no cover
+def make_tables(kind: Any, like: Any) -> Any:
     """Return tables to be filled again and again; weights in the dtype of an array."""
     room, taps, dtype = SAMPLES + AT_ONCE, len(kind[0]), like.dtype
     beyond = np.zeros(room, np.int8)
@@ -130,7 +130,7 @@ def make_tables(kind: Any, like: Any) -> Any:  # pragma: no cover
 
 
 @_often
-def get_tile(t: int, problem: Problem) -> Tile:  # pragma: no cover
+def get_tile(t: int, problem: Problem) -> Tile:
     """Return one of an image's tiles."""
     width, wide, high = problem.width_out, problem.wide, problem.high
     across, down = (width + wide - 1) // wide, (problem.height_out + high - 1) // high
@@ -143,7 +143,7 @@ def get_tile(t: int, problem: Problem) -> Tile:  # pragma: no cover
 
 
 @_inner
-def get_tiles(problem: Problem) -> int:  # pragma: no cover
+def get_tiles(problem: Problem) -> int:
     """Return how many tiles an image has."""
     across = (problem.width_out + problem.wide - 1) // problem.wide
     down = (problem.height_out + problem.high - 1) // problem.high
@@ -154,9 +154,7 @@ def get_tiles(problem: Problem) -> int:  # pragma: no cover
 
 
 @_inner
-def get_unit(
-    problem: Problem, axis: int
-) -> tuple[float, float, float, float]:  # pragma: no cover
+def get_unit(problem: Problem, axis: int) -> tuple[float, float, float, float]:
     """Return pixels a unit and the middle, of the input and of the output, along an axis."""
     if problem.in_pixels:
         return 1.0, 0.0, 1.0, 0.0
@@ -167,7 +165,7 @@ def get_unit(
 
 
 @_inner
-def compose(kind: Any, theta: Any, problem: Problem, matrix: Any) -> None:  # pragma: no cover
+def compose(kind: Any, theta: Any, problem: Problem, matrix: Any) -> None:
     """Turn theta into the matrix from output pixels to input pixels: `stnlib.coordinates.pixel_matrix`."""
     dimensions = len(kind[1])
     matrix[:] = 0.0
@@ -192,7 +190,7 @@ def _position(
     axis: int,
     problem: Problem,
     table: Table,
-) -> float:  # pragma: no cover
+) -> float:
     """Return where a sample lies along an axis, in the input's pixels."""
     r, d = q // tile.wide, q % tile.wide
     if problem.fused:
@@ -217,7 +215,7 @@ def tabulate(
     problem: Problem,
     table: Table,
     edges: Edges,
-) -> int:  # pragma: no cover
+) -> int:
     """Tabulate a tile's samples; list those that are not inside, and return how many these are."""
     padded = (tile.samples + AT_ONCE - 1) // AT_ONCE * AT_ONCE
     if problem.fused:
@@ -248,9 +246,7 @@ def tabulate(
 
 
 @_often
-def _tabulate_rows(
-    kind: Any, tile: Tile, problem: Problem, table: Table
-) -> None:  # pragma: no cover
+def _tabulate_rows(kind: Any, tile: Tile, problem: Problem, table: Table) -> None:
     matrix, k, i = table.matrix, tile.depth, tile.row
     size = (problem.width, problem.height, problem.depth)
     for start in range(0, tile.samples, tile.wide):
@@ -280,7 +276,7 @@ def _tabulate_rows(
 @_often
 def _tabulate_points(
     kind: Any, coordinates: Any, n: int, tile: Tile, start: int, problem: Problem, table: Table
-) -> None:  # pragma: no cover
+) -> None:
     """Tabulate a run of samples that lie side by side in the output."""
     dimensions = len(kind[1])
     size = (problem.width, problem.height, problem.depth)
@@ -322,7 +318,7 @@ def _tabulate_points(
 
 
 @_inner
-def _keys(t: float, a: float) -> Any:  # pragma: no cover
+def _keys(t: float, a: float) -> Any:
     """Return Keys' weights of the four pixels about a sample, t past the second, and their derivatives."""
     p, r, s = 1 + t, 1 - t, 2 - t
     values = (
@@ -354,7 +350,7 @@ def _tabulate_edges(
     problem: Problem,
     table: Table,
     edges: Edges,
-) -> None:  # pragma: no cover
+) -> None:
     """Tabulate the taps of the samples that are listed."""
     edges.lost[:found] = 0
     stride = 1
@@ -389,7 +385,7 @@ def _tabulate_edge(
     repeat: int,
     padding: int,
     edges: Edges,
-) -> None:  # pragma: no cover
+) -> None:
     """Tabulate the taps of one sample along one axis."""
     index, weight, slope = edges.index, edges.weight, edges.slope
     if len(kind[0]) == NEAREST:
@@ -412,7 +408,7 @@ def _tabulate_edge(
 
 
 @_often
-def _extend(m: int, size: int, repeat: int, padding: int) -> int:  # pragma: no cover
+def _extend(m: int, size: int, repeat: int, padding: int) -> int:
     """Return which pixel stands at m along an axis, or -1: `stnlib.padding.extend`."""
     if 0 <= m < size:
         return m
@@ -427,7 +423,7 @@ def _extend(m: int, size: int, repeat: int, padding: int) -> int:  # pragma: no 
 
 
 @_inner
-def _period(size: int, problem: Problem) -> int:  # pragma: no cover
+def _period(size: int, problem: Problem) -> int:
     """Return after how many pixels the padded image repeats."""
     if problem.padding == WRAP:
         return size
@@ -437,7 +433,7 @@ def _period(size: int, problem: Problem) -> int:  # pragma: no cover
 
 
 @_often
-def _tame(x: float, repeat: int, padding: int) -> float:  # pragma: no cover
+def _tame(x: float, repeat: int, padding: int) -> float:
     """Return a position that is finite or NaN and reads the same: `stnlib.padding.tame`."""
     if abs(x) < FAR or math.isnan(x):
         return x
