@@ -19,6 +19,8 @@ ON_GPU = $(shell $(BIN)/python -c 'import cupy' 2>/dev/null && echo $(BIN)/pytho
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with=tests/nbval_sanitise.cfg
 
 export PYTHONHASHSEED := 0
+# No word from the CPU engine when it compiles: chapters would store it.
+export STNLIB_QUIET := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help book test lint unit nightly gpu nbval notebooks serve lock clean

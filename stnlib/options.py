@@ -27,7 +27,6 @@ class Options(NamedTuple):
     antialias: bool | float
 
 
-@_arrays.remembered
 def resolve(
     mode: str | Kernel = "bilinear",
     padding_mode: str = "zeros",
@@ -37,6 +36,28 @@ def resolve(
     antialias: bool | float = False,
 ) -> Options:
     """Return the options of `grid_sample`; raise unless it knows them."""
+    options = _resolve(mode, padding_mode, align_corners, coordinates, antialias)
+    if isinstance(fill_value, float) and fill_value == 0:
+        return options
+    if not isinstance(fill_value, list | tuple) and not _arrays.is_array(fill_value):
+        expected = "a number, or one for each channel"
+        require_number(fill_value, "fill_value", expected, lambda value: True)
+    if padding_mode != "fill" and (not isinstance(fill_value, numbers.Real) or fill_value != 0):
+        raise ValueError(
+            f'fill_value: expected padding_mode="fill" beside it, got {padding_mode!r}'
+        )
+    return options._replace(fill_value=fill_value)
+
+
+@_arrays.remembered
+def _resolve(
+    mode: str | Kernel,
+    padding_mode: str,
+    align_corners: bool,
+    coordinates: str,
+    antialias: bool | float,
+) -> Options:
+    """Return the options without a fill value, which may be an array: its values are not to be remembered."""
     if not isinstance(mode, Kernel):
         check_choice("mode", mode, KERNELS, ", or a Kernel")
         mode = KERNELS[mode]
@@ -52,15 +73,8 @@ def resolve(
         antialias = (
             float(antialias) if antialias > 1 else False
         )  # no step is longer than a pixel
-    if not isinstance(fill_value, list | tuple) and not _arrays.is_array(fill_value):
-        expected = "a number, or one for each channel"
-        require_number(fill_value, "fill_value", expected, lambda value: True)
-    if padding_mode != "fill" and (not isinstance(fill_value, numbers.Real) or fill_value != 0):
-        raise ValueError(
-            f'fill_value: expected padding_mode="fill" beside it, got {padding_mode!r}'
-        )
     return Options(
-        Sampler(mode, padding_mode, bool(align_corners)), coordinates, fill_value, antialias
+        Sampler(mode, padding_mode, bool(align_corners)), coordinates, 0.0, antialias
     )
 
 

@@ -95,10 +95,8 @@ def affine_grid(
     a = to_float64(theta, xp)
     a = xp.reshape(a, (a.shape[0], *[1] * len(size), *a.shape[1:]))  # to meet (*size, 1)
     grid = a[..., -1]
-    for i, target in reversed(
-        list(enumerate(targets))
-    ):  # x last: what a row shares comes first
-        grid = grid + a[..., i] * target
+    for i in reversed(range(len(targets))):  # x last: what a row shares comes first
+        grid = grid + a[..., i] * targets[i]
     return xp.astype(grid, theta.dtype, copy=False)
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import stnlib
+from stnlib import engines
 from stnlib._extras import require
+from stnlib.data import mnist
 from stnlib.nn import SpatialTransformer, functional, initialise_identity
 from stnlib.nn.models import FCN, STFCN, count_parameters
 from stnlib.transforms import Affine
@@ -17,6 +19,7 @@ from stnlib.transforms import Affine
 EVERY_PADDING = pytest.mark.parametrize("padding_mode", ["zeros", "border", "reflection"])
 EVERY_MODE = pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 CORNERS = pytest.mark.parametrize("align_corners", [False, True])
+EVERY_ENGINE = pytest.mark.usefixtures("engine")
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +51,7 @@ def normalised(position, size, align_corners):
 # Functions
 
 
+@EVERY_ENGINE
 @EVERY_MODE
 @EVERY_PADDING
 @CORNERS
@@ -70,6 +74,7 @@ def test_gradcheck_of_affine_grid(align_corners, size):
     )
 
 
+@EVERY_ENGINE
 @EVERY_MODE
 @EVERY_PADDING
 @CORNERS
@@ -95,6 +100,7 @@ def test_outputs_and_gradients_agree_with_torch(
         torch.testing.assert_close(ours, torchs, rtol=0, atol=tolerance)
 
 
+@EVERY_ENGINE
 @CORNERS
 def test_theta_learns_as_through_torch(align_corners):
     image = torch.rand(2, 1, 8, 9, dtype=torch.float64)
@@ -128,13 +134,14 @@ def test_only_the_gradients_that_are_asked_for_are_computed(monkeypatch, needs):
     image, grid = torch.rand(1, 1, 4, 4), torch.rand(1, 2, 2, 2)
     image.requires_grad_(needs[0])
     grid.requires_grad_(needs[1])
-    functional.grid_sample(image, grid).sum().backward()
+    functional.grid_sample(image, grid, engine="reference").sum().backward()
     assert asked == [
         n for n, need in zip(("_Scatter", "position_gradient"), needs, strict=True) if need
     ]
     assert (image.grad is not None, grid.grad is not None) == needs
 
 
+@EVERY_ENGINE
 def test_a_float64_grid_keeps_its_precision_with_float32_images():
     image, grid = torch.rand(1, 1, 4, 4), torch.rand(1, 2, 2, 2, dtype=torch.float64)
     image.requires_grad_()
@@ -148,6 +155,7 @@ def test_a_float64_grid_keeps_its_precision_with_float32_images():
     )
 
 
+@EVERY_ENGINE
 @EVERY_MODE
 @EVERY_PADDING
 def test_second_derivatives(mode, padding_mode):
@@ -168,6 +176,7 @@ def test_second_derivative_of_the_grid_generator():
     )
 
 
+@EVERY_ENGINE
 def test_a_gradient_penalty_is_that_of_pytorch():
     image, position = problem()
     grid = normalised(position, (4, 5), align_corners=False)
@@ -270,6 +279,7 @@ def test_a_theta_that_does_not_fit_is_refused(theta, error, message):
         SpatialTransformer(localisation()).sample(torch.rand(2, 1, 8, 8), theta)
 
 
+@EVERY_ENGINE
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_costs_theta_no_digits(dtype):
     transformer = SpatialTransformer(localisation())
@@ -303,6 +313,7 @@ def test_functions_refuse_what_the_reference_refuses():
 # The module
 
 
+@EVERY_ENGINE
 @EVERY_MODE
 @EVERY_PADDING
 @pytest.mark.parametrize(
@@ -315,6 +326,7 @@ def test_starts_as_the_identity_exactly(mode, padding_mode, align_corners, size)
     assert torch.equal(transformer(image), image)
 
 
+@EVERY_ENGINE
 @CORNERS
 @pytest.mark.parametrize("size", [(4, 4), (5, 11), (16, 8)])
 def test_starts_as_a_resampling_where_a_size_is_given(align_corners, size):
@@ -330,6 +342,7 @@ def test_starts_as_a_resampling_where_a_size_is_given(align_corners, size):
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
 
 
+@EVERY_ENGINE
 def test_regressed_theta_is_what_is_sampled():
     transformer = SpatialTransformer(localisation(), align_corners=True)
     theta = torch.tensor([0.5, 0.1, 0.2, -0.1, 0.6, -0.3])
@@ -346,6 +359,7 @@ def test_regressed_theta_is_what_is_sampled():
     )
 
 
+@EVERY_ENGINE
 @CORNERS
 def test_coordinates_keep_float64_on_wide_float32_images(align_corners):
     transformer = SpatialTransformer(nn.Linear(1, 6), align_corners=align_corners)
@@ -363,6 +377,7 @@ def test_coordinates_keep_float64_on_wide_float32_images(align_corners):
     )
 
 
+@EVERY_ENGINE
 def test_gradients_reach_the_localisation_network_and_the_input():
     transformer = SpatialTransformer(localisation())
     image = torch.rand(2, 1, 8, 8, requires_grad=True)
@@ -373,6 +388,7 @@ def test_gradients_reach_the_localisation_network_and_the_input():
     assert (image.grad != 0).all()
 
 
+@EVERY_ENGINE
 def test_layers_before_the_last_learn_after_one_step():
     transformer = SpatialTransformer(localisation())
     optimiser = torch.optim.SGD(transformer.parameters(), lr=1e-3)
@@ -384,6 +400,7 @@ def test_layers_before_the_last_learn_after_one_step():
     assert (transformer.localisation[1].weight.grad != 0).any()
 
 
+@EVERY_ENGINE
 def test_drops_into_a_sequential():
     network = nn.Sequential(
         nn.Conv2d(1, 3, 3, padding=1),
@@ -403,6 +420,7 @@ def trained():
     return transformer
 
 
+@EVERY_ENGINE
 @pytest.mark.parametrize(
     "duplicate",
     [
@@ -478,6 +496,91 @@ def test_a_localisation_that_is_no_module_is_refused():
         TypeError, match=r"localisation: expected a torch.nn.Module, got function"
     ):
         SpatialTransformer(lambda image: image)
+
+
+# The engine behind them
+
+
+@EVERY_ENGINE
+def test_second_derivatives_where_theta_depends_on_the_image_are_pytorchs():
+    image = torch.rand(2, 1, 6, 7, dtype=torch.float64, requires_grad=True)
+    weight = (0.01 * torch.randn(42, 6, dtype=torch.float64)).requires_grad_()
+    identity = torch.eye(2, 3, dtype=torch.float64)
+
+    def penalised(library):
+        theta = identity + (image.flatten(1) @ weight).reshape(2, 2, 3)
+        if library is functional:
+            output = functional.affine_sample(image, theta, (5, 6))
+        else:
+            grid = nn.functional.affine_grid(theta, (2, 1, 5, 6), align_corners=False)
+            output = nn.functional.grid_sample(image, grid, align_corners=False)
+        total = output.square().sum()
+        first = torch.autograd.grad(total, (image, weight), create_graph=True)
+        penalty = total + sum(g.square().sum() for g in first)
+        return (*first, *torch.autograd.grad(penalty, (image, weight)))
+
+    for ours, torchs in zip(penalised(functional), penalised(nn.functional), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+def losses(steps=200, batch=32):
+    """Train a small ST-CNN on digits; return its loss in each step, and how much theta then varies."""
+    torch.manual_seed(0)
+    images, labels = mnist.load("train")
+    images = torch.from_numpy(mnist.to_input(images[: steps * batch]))
+    labels = torch.from_numpy(labels[: steps * batch].astype(np.int64))
+    locate = nn.Sequential(nn.AvgPool2d(4), *localisation(pixels=49))
+    transformer = SpatialTransformer(locate, size=(14, 14))
+    classifier = nn.Sequential(
+        *(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(200, 10)),
+    )
+    # The localisation network learns more slowly: else training is chaotic, and what rounds differently drifts apart.
+    groups = [
+        {"params": transformer.parameters(), "lr": 2e-3},
+        {"params": classifier.parameters()},
+    ]
+    optimiser = torch.optim.SGD(groups, lr=2e-2, momentum=0.9)
+    found = []
+    for chosen in torch.arange(steps * batch).split(batch):
+        loss = nn.functional.cross_entropy(
+            classifier(transformer(images[chosen])), labels[chosen]
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        found.append(loss.item())
+    return np.array(found), locate(images[:batch]).detach().std(0).max().item()
+
+
+@pytest.mark.parametrize("engine", ["cpu", "emulator"], indirect=True)
+def test_training_by_an_engine_follows_the_references_loss_curve(engine, served):
+    found, varied = losses()
+    assert served == [(engine, "sample"), (engine, "sample_vjp")] * 200
+    with engines.use("reference"):
+        expected, _ = losses()
+    assert len(served) == 400
+    assert found[-20:].mean() < 0.5 * found[:20].mean()  # it learns,
+    assert varied > 0.005  # and to look,
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # as the reference does
+
+
+@pytest.mark.parametrize("engine", ["cpu", "emulator"], indirect=True)
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))]
+)
+def test_a_copy_of_what_has_learnt_learns_on_with_the_same_engine(engine, duplicate, served):
+    image, module = torch.rand(2, 1, 8, 8), trained()
+    module(image).sum().backward()
+    twin = duplicate(module)
+    results = []
+    for each in (module, twin):
+        each.zero_grad()
+        output = each(image)
+        output.square().sum().backward()
+        results.append((output, *(p.grad for p in each.parameters())))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    assert served == [(engine, "sample"), (engine, "sample_vjp")] * 3
 
 
 # The paper's models

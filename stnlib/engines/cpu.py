@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -193,7 +194,8 @@ class _Plan:
         self.pixels = math.prod(shape)
         self.options, self.itemsize = options, input.itemsize
         dtype = np.float64 if self.fused else coordinates.dtype
-        self.coordinates = np.ascontiguousarray(coordinates, dtype).reshape(self.batch, -1)
+        places = np.ascontiguousarray(coordinates, dtype)
+        self.coordinates = places.reshape(self.batch, math.prod(coordinates.shape[1:]))
 
     def lanes(self) -> int:
         """Return how many channels are worth working on at once."""
@@ -264,7 +266,10 @@ class _Plan:
 
 @contextlib.contextmanager
 def _notice() -> Iterator[None]:
-    """Say on stderr what takes so long, if it does."""
+    """Say on stderr what takes so long, if it does, and nobody set ``STNLIB_QUIET`` in the environment."""
+    if os.environ.get("STNLIB_QUIET"):
+        yield
+        return
     text = "stnlib: compiling the CPU engine for arrays of this kind, once; then it lies on disk.\n"
     timer = threading.Timer(NOTICE_AFTER, lambda: sys.stderr.write(text))
     timer.daemon = True
