@@ -50,7 +50,7 @@ unit: $(INSTALLED)  ## unit tests, doctests, coverage; the built book in a brows
 nightly: $(INSTALLED)  ## the comparisons with other libraries again, on 2,000 cases a property; and a very large image
 	STNLIB_SLOW=1 $(BIN)/python -m pytest -q -n auto --hypothesis-profile=nightly tests/test_sampling.py \
 	    tests/test_prefilter.py tests/test_interpolation.py tests/test_padding.py \
-	    tests/test_engines_kernels.py tests/test_engines_nvrtc.py
+	    tests/test_functional.py tests/test_engines.py tests/test_engines_kernels.py tests/test_engines_nvrtc.py
 
 gpu: export PYTHONPATH := .$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu:  ## on a machine with an NVIDIA GPU, installing nothing: its tests, benchmarks and sanitizers (PYTHON=… that has CuPy)

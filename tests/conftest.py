@@ -15,7 +15,11 @@ settings.register_profile("repeatable", derandomize=True, max_examples=25, **COM
 settings.register_profile("nightly", max_examples=2000, **COMMON)
 settings.load_profile("repeatable")
 
-EVERY = {"test_functional.py": 8, "test_sampling.py": 4}  # so many cases a run; all, nightly
+EVERY = {
+    "test_engines.py": 3,
+    "test_functional.py": 8,
+    "test_sampling.py": 4,
+}  # so many cases a run; all, nightly
 # Kernels that every engine covers; the last is one of the third's kind.
 COVERED = ("nearest", "bilinear", "bicubic", "keys")
 

@@ -90,7 +90,7 @@ def sample(
         plan.kind(lanes),
         _flat(input),
         plan.coordinates,
-        np.ascontiguousarray(fill),
+        _plain(fill),
         output.reshape(-1),
         whole=plan.whole(groups, bands, (False, False)),
     )
@@ -121,7 +121,7 @@ def sample_vjp(
     bands = plan.bands(groups)
     room = (plan.pixels + 1) * lanes
     kind, whole = plan.kind(lanes), plan.whole(groups, bands, (needs_image, needs_coordinates))
-    image, fill = _flat(input), np.ascontiguousarray(fill)
+    image, fill = _flat(input), _plain(fill)
     if bands > 1:
         packed = np.empty(parts * plan.pixels * lanes, input.dtype)
         if needs_coordinates:
@@ -194,7 +194,7 @@ class _Plan:
         self.pixels = math.prod(shape)
         self.options, self.itemsize = options, input.itemsize
         dtype = np.float64 if self.fused else coordinates.dtype
-        places = np.ascontiguousarray(coordinates, dtype)
+        places = _plain(coordinates.astype(dtype, copy=False))
         self.coordinates = places.reshape(self.batch, math.prod(coordinates.shape[1:]))
 
     def lanes(self) -> int:
@@ -280,8 +280,13 @@ def _notice() -> Iterator[None]:
         timer.cancel()
 
 
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Return an array that lies in one piece, aligned, and may be written: Numba compiles anew for any other kind."""
+    return array if array.flags.carray else np.array(array, order="C")
+
+
 def _flat(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1)
+    return _plain(array).reshape(-1)
 
 
 __all__ = ["get_num_threads", "sample", "sample_vjp", "set_num_threads", "unsupported"]

@@ -390,7 +390,9 @@ def _slopes(
     row, slab = problem.width, problem.width * problem.height
     index, weight, slope = table.index, table.weight, table.slope
     if len(kind[0]) == NEAREST:
-        slopes[:, :count] = 0.0
+        for q in range(count):  # 0, but NaN beside a pixel that is not finite
+            slope_of_0 = 0 * dot_lanes(kind, packed, np.int64(index[q]), grad, q)
+            slopes[0, q] = slopes[1, q] = slopes[2, q] = slope_of_0
     elif len(kind[2]) == 1:
         for q in range(0, count, AT_ONCE // len(kind[0])):
             slope_samples(kind, packed, 0, index, weight, q, row, slab, slope, grad, slopes)

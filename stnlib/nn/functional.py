@@ -143,10 +143,16 @@ class _Sample(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(input, coordinates, fill)
         ctx.rest = size, options, engine
+        ctx.deterministic = engines.is_deterministic(input)
         return engine.sample(input, coordinates, size, fill, options)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with engines.deterministic(ctx.deterministic):  # this may be another thread
+            return _Sample._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needs = tuple(ctx.needs_input_grad[:3])
         input, coordinates, fill = ctx.saved_tensors
         size, options, engine = ctx.rest
