@@ -25,6 +25,7 @@ from .cpu_table import (
     Problem,
     Table,
     Tile,
+    clear,
     compile_inner,
     compile_outer,
     compose,
@@ -93,7 +94,8 @@ def _pack(
     lanes = len(kind[2])
     if lanes == 1:
         start = first * size + at
-        packed[to : to + length] = planes[start : start + length]
+        for p in range(length):
+            packed[to + p] = planes[start + p]
         return
     whole = length // lanes * lanes
     for p in range(0, whole, lanes):
@@ -131,7 +133,8 @@ def _unpack(
     """Undo `_pack`: of ``packed``, take ``length`` pixels from ``start`` on."""
     lanes = len(kind[2])
     if lanes == 1:
-        planes[first * size + to : first * size + to + length] = packed[start : start + length]
+        for p in range(length):
+            planes[first * size + to + p] = packed[start + p]
         return
     whole = length // lanes * lanes
     for p in range(0, whole, lanes):
@@ -287,7 +290,8 @@ def _forward_lanes(
     index, weight = edges.index, edges.weight
     for e in range(found):
         q = edges.sample[e]
-        stage[q * lanes : (q + 1) * lanes] = 0.0
+        for lane in range(lanes):
+            stage[q * lanes + lane] = 0
         for z in range(8, 8 + (len(kind[0]) if len(kind[1]) == 3 else 1)):
             for y in range(4, 4 + len(kind[0])):
                 for x in range(len(kind[0])):
@@ -573,11 +577,11 @@ def _backward(
         elif not alone:
             sums = parts[item, :room]
         if alone and problem.needs_image:
-            sums[:] = 0.0
-            outer_sums[:] = 0.0
+            clear(sums, 0, sums.size)
+            clear(outer_sums, 0, lanes)
         if problem.fused:
             compose(kind, coordinates[n], problem, table.matrix)
-            grad_coordinates[item] = 0.0
+            clear(grad_coordinates[item], 0, grad_coordinates.shape[1])
         for t in range(first, last):
             tile = get_tile(t, problem)
             found = tabulate(kind, coordinates, n, tile, a, problem, table, edges)

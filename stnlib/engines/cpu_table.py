@@ -101,6 +101,13 @@ _often = compile_inner(
 )  # called so often that handing over the arguments would count
 
 
+@_often
+def clear(array: Any, first: int, last: int) -> None:
+    """Write zeros; slices would take Numba long to compile."""
+    for i in range(first, last):
+        array[i] = 0
+
+
 @_inner
 def make_tables(kind: Any, like: Any) -> Any:
     """Return tables to be filled again and again; weights in the dtype of an array."""
@@ -168,7 +175,8 @@ def get_unit(problem: Problem, axis: int) -> tuple[float, float, float, float]:
 def compose(kind: Any, theta: Any, problem: Problem, matrix: Any) -> None:
     """Turn theta into the matrix from output pixels to input pixels: `stnlib.coordinates.pixel_matrix`."""
     dimensions = len(kind[1])
-    matrix[:] = 0.0
+    for r in range(3):
+        clear(matrix[r], 0, 4)
     for r in range(dimensions):
         unit, middle, _, _ = get_unit(problem, r)
         shift = theta[r * (dimensions + 1) + dimensions] * unit + middle
@@ -223,8 +231,8 @@ def tabulate(
     else:
         for start in range(0, tile.samples, tile.run):
             _tabulate_points(kind, coordinates, n, tile, start, problem, table)
-    table.index[tile.samples : padded] = 0
-    table.beyond[tile.samples : padded] = 0
+    clear(table.index, tile.samples, padded)
+    clear(table.beyond, tile.samples, padded)
     if len(kind[0]) == BICUBIC:
         for axis in range(len(kind[1])):
             weight, slope = table.weight[axis], table.slope[axis]
@@ -352,7 +360,7 @@ def _tabulate_edges(
     edges: Edges,
 ) -> None:
     """Tabulate the taps of the samples that are listed."""
-    edges.lost[:found] = 0
+    clear(edges.lost, 0, found)
     stride = 1
     for axis in range(len(kind[1])):
         size = (problem.width, problem.height, problem.depth)[axis]
