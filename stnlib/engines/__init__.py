@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from types import ModuleType
@@ -19,8 +20,12 @@ import array_api_compat
 import numpy as np
 
 from .._arrays import Array, is_tensor
+from ..interpolation import Bicubic, Bilinear, Kernel, Nearest
+from ..options import Options
 
 ENGINES = ("reference", "cpu", "cuda", "emulator")
+TAPS: dict[type[Kernel], int] = {Nearest: 1, Bilinear: 2, Bicubic: 4}
+"""The kernels that engines cover, with their taps along an axis."""
 
 _chosen: ContextVar[str | None] = ContextVar("engine", default=None)
 _deterministic: ContextVar[bool] = ContextVar("deterministic", default=False)
@@ -97,13 +102,22 @@ class Engine(NamedTuple):
     module: ModuleType
     numpy: bool
 
+    def covers(self, images: Array, options: Options) -> bool:
+        """Return whether the engine knows the kernel, and takes such images, (N, C, *size)."""
+        if options.antialias or type(options.sampler.kernel) not in TAPS:
+            return False
+        if not self.numpy:
+            return True
+        # NumPy knows no bfloat16, Numba no float16, and its tables hold 32-bit indices.
+        return images.dtype.itemsize >= 4 and math.prod(images.shape[2:]) < 2**31
+
     def sample(
         self,
         input: Array,
         coordinates: Array,
         size: Sequence[int] | None,
         fill: Array | None,
-        options: Any,
+        options: Options,
     ) -> Array:
         """Sample images at a grid or, with a size, through theta.
 
@@ -132,7 +146,7 @@ class Engine(NamedTuple):
         coordinates: Array,
         size: Sequence[int] | None,
         fill: Array | None,
-        options: Any,
+        options: Options,
         needs: Sequence[bool],
     ) -> tuple[Array | None, Array | None, Array | None]:
         """Return the gradients of input, coordinates and fill, those that are needed.
@@ -161,7 +175,7 @@ class Engine(NamedTuple):
 
 
 def pick(
-    engine: str | None, options: Any, *arrays: Array, recorded: bool = False
+    engine: str | None, options: Options, *arrays: Array, recorded: bool = False
 ) -> Engine | None:
     """Return the engine for some arrays, or None where the reference serves.
 
@@ -204,9 +218,7 @@ def pick(
         or not all(is_plain(a, recorded=recorded) for a in arrays)
     ):
         return None
-    if found.numpy and images.dtype.itemsize < 4:
-        return None  # NumPy knows no bfloat16, and Numba no float16
-    return None if found.module.unsupported(images, options) else found
+    return found if found.covers(images, options) else None
 
 
 def _place(array: Array) -> str | None:
@@ -264,7 +276,7 @@ def _load_or_none(engine: str | None) -> Engine | None:
         return _load(engine)
     except (
         ImportError
-    ):  # also where it is installed and does not work: Numba, beside a NumPy too new for it
+    ):  # also of what is installed and does not work: Numba, beside a NumPy too new for it
         return None
 
 

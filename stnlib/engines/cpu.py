@@ -7,27 +7,21 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from .._arrays import Array
 from .._extras import require
-from ..interpolation import Bicubic, Bilinear, Kernel, Nearest
 from ..options import Options
+from . import TAPS
 
-require("numba", "fast", "the CPU engine")
+numba = require("numba", "fast", "the CPU engine")
 
 from . import cpu_kernels as kernels  # noqa: E402
 from . import cpu_table as table  # noqa: E402
 from .cpu_threads import get_num_threads, set_num_threads, share  # noqa: E402
 
-TAPS: dict[type[Kernel], int] = {
-    Nearest: table.NEAREST,
-    Bilinear: table.BILINEAR,
-    Bicubic: table.BICUBIC,
-}
 PADDINGS = {
     "zeros": table.ZEROS,
     "fill": table.FILL,
@@ -39,27 +33,6 @@ PADDINGS = {
 SHARES = 8  # at least so many items, if the output is large enough
 NOTICE_AFTER = 2.0  # seconds
 PACKED_BYTES = 2**21  # of a packed plane that is worth packing to be read once
-
-
-def unsupported(input: Array, options: Options) -> str | None:
-    """Return why the kernels do not cover a case, or None if they do.
-
-    Parameters
-    ----------
-    input : array, shape ``(N, C, *size)``
-    options : stnlib.options.Options
-
-    Returns
-    -------
-    str or None
-    """
-    if options.antialias:
-        return "antialias"
-    if type(options.sampler.kernel) not in TAPS:
-        return f"the kernel {options.sampler.kernel!r}"
-    if math.prod(input.shape[2:]) >= 2**31:
-        return "planes of 2**31 pixels or more"
-    return None
 
 
 def sample(
@@ -244,7 +217,7 @@ class _Plan:
 
     def run(
         self,
-        kernel: Callable[..., None],
+        kernel: Any,
         items: int,
         kind: tuple[tuple[int, ...], ...],
         *arrays: np.ndarray,
@@ -254,14 +227,16 @@ class _Plan:
         """Run a kernel's items on the threads."""
         if a is None:
             a = (float(getattr(self.options.sampler.kernel, "a", 0.0)),)
-        arguments = (kind, np.zeros(1, np.int64), items, *arrays, whole, *a)
+        counter = np.zeros(2, np.int64)  # items handed out; and not 0 if a thread failed
+        arguments = (kind, counter, items, *arrays, whole, *a)
         case = (kernel, kind, arrays[0].dtype, self.coordinates.dtype)
-        if case in _compiled:
-            share(kernel, arguments, min(get_num_threads(), items))
-            return
-        with _notice():
-            share(kernel, arguments, 1)
-        _compiled.add(case)
+        if case not in _compiled:
+            with _notice():
+                kernel.compile(tuple(map(numba.typeof, (0, 1, arguments))))
+            _compiled.add(case)
+        share(kernel, arguments, min(get_num_threads(), items))
+        if counter[1]:
+            raise MemoryError("the CPU engine found no memory for its tables and packed planes")
 
 
 @contextlib.contextmanager
@@ -289,4 +264,4 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return _plain(array).reshape(-1)
 
 
-__all__ = ["get_num_threads", "sample", "sample_vjp", "set_num_threads", "unsupported"]
+__all__ = ["get_num_threads", "sample", "sample_vjp", "set_num_threads"]

@@ -152,7 +152,11 @@ def _openmp(beside_torch: bool) -> int:
 def in_parallel(
     typingctx: Any, address: Any, threads: Any, function: Any, arguments: Any
 ) -> Any:
-    """Call a compiled function on so many threads, by ``GOMP_parallel`` at the address; or once, if that is 0."""
+    """Call a compiled function on so many threads, by ``GOMP_parallel`` at the address; or once, if that is 0.
+
+    An exception, which only a thread of Python's could raise, becomes a 1: the second number of the arguments' second,
+    an array of int64.
+    """
     called = function.get_call_type(typingctx, arguments.types, {})
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -167,7 +171,11 @@ def in_parallel(
         data = cgutils.alloca_once_value(builder, args[3])
         given = inner.load(inner.bitcast(body.args[0], data.type))
         values = cgutils.unpack_tuple(inner, given, len(arguments.types))
-        context.call_internal_no_propagate(inner, overload.fndesc, called, values)
+        status, _ = context.call_internal_no_propagate(inner, overload.fndesc, called, values)
+        with cgutils.if_unlikely(inner, status.is_error):
+            counter = context.make_array(called.args[1])(context, inner, values[1])
+            one = ir.Constant(ir.IntType(64), 1)
+            inner.store(one, inner.gep(counter.data, [one]))
         inner.ret_void()
         data = builder.bitcast(data, pointer)
         alone = builder.icmp_unsigned("==", args[0], ir.Constant(args[0].type, 0))

@@ -14,7 +14,6 @@ from typing import Any
 from .._arrays import Array, is_tensor
 from .._extras import require
 from . import is_deterministic, launch
-from .launch import unsupported
 
 cupy = require("cupy", "cuda13", "the CUDA engine")
 
@@ -74,4 +73,4 @@ GPU = _GPU()
 sample = functools.partial(launch.sample, machine=GPU)
 sample_vjp = functools.partial(launch.sample_vjp, machine=GPU)
 
-__all__ = ["GPU", "sample", "sample_vjp", "unsupported"]
+__all__ = ["GPU", "sample", "sample_vjp"]

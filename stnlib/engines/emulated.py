@@ -12,7 +12,6 @@ import numpy as np
 from .._arrays import Array, is_tensor
 from . import is_deterministic, launch
 from .emulator import RawModule
-from .launch import unsupported
 
 
 class Emulator:
@@ -57,4 +56,4 @@ EMULATOR = Emulator()
 sample = functools.partial(launch.sample, machine=EMULATOR)
 sample_vjp = functools.partial(launch.sample_vjp, machine=EMULATOR)
 
-__all__ = ["EMULATOR", "Emulator", "sample", "sample_vjp", "unsupported"]
+__all__ = ["EMULATOR", "Emulator", "sample", "sample_vjp"]

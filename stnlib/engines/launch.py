@@ -17,11 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._arrays import Array, is_tensor
-from ..interpolation import Bicubic, Bilinear, Kernel, Nearest
 from ..options import Options
+from . import TAPS
 
 SOURCE = Path(__file__).with_name("sampler.cu")
-TAPS: dict[type[Kernel], int] = {Nearest: 1, Bilinear: 2, Bicubic: 4}
 IMAGES = {
     "float32": ("float",),
     "float64": ("double",),
@@ -88,27 +87,6 @@ def _compiler_options(
 def _pixels_a_thread(dimensions: int, taps: int) -> int:
     """Return how many output pixels a thread works on: several where one has few neighbours to wait for."""
     return 4 if taps**dimensions <= 4 else 1
-
-
-def unsupported(input: Array, options: Options) -> str | None:
-    """Return why the kernels do not cover a case, or None if they do.
-
-    Parameters
-    ----------
-    input : array, shape ``(N, C, *size)``
-    options : stnlib.options.Options
-
-    Returns
-    -------
-    str or None
-    """
-    if options.antialias:
-        return "antialias"
-    if type(options.sampler.kernel) not in TAPS:
-        return f"the kernel {options.sampler.kernel!r}"
-    if _dtype(input) not in IMAGES:
-        return f"{_dtype(input)} images"
-    return None
 
 
 class Call:
