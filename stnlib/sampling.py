@@ -734,10 +734,12 @@ def _fill_gradient(grad: Array | None, input: Array, options: Options, xp: Any) 
     per_channel = len(getattr(options.fill_value, "shape", None) or ()) == 1 or isinstance(
         options.fill_value, Sequence
     )
-    grad = xp.sum(grad, axis=0 if per_channel else (0, 1))
+    dtype = computing_dtype(input, xp)
     if options.sampler.padding_mode != "fill":
-        grad = xp.zeros_like(grad)
-    return xp.astype(xp.asarray(grad), computing_dtype(input, xp), copy=False)
+        shape = grad.shape[1:] if per_channel else ()
+        return xp.zeros(shape, dtype=dtype, device=device(input))
+    grad = xp.sum(grad, axis=0 if per_channel else (0, 1))
+    return xp.astype(xp.asarray(grad), dtype, copy=False)
 
 
 def _flat(position: Array, offset: Array | None, xp: Any) -> Array:

@@ -32,6 +32,7 @@ from .cpu_table import (
     get_tile,
     get_tiles,
     get_unit,
+    lend_tables,
     make_tables,
     tabulate,
 )
@@ -41,11 +42,14 @@ from .cpu_vectors import (
     add_lanes,
     blend_lanes,
     blend_samples,
+    borrow,
     dot_lanes,
+    keep,
     next_item,
     slope_lanes,
     slope_samples,
     spread_lanes,
+    spread_samples,
     transpose,
 )
 
@@ -93,9 +97,11 @@ def _pack(
     """
     lanes = len(kind[2])
     if lanes == 1:
-        start = first * size + at
-        for p in range(length):
-            packed[to + p] = planes[start + p]
+        start = np.uint64(
+            first * size + at
+        )  # not negative, or the loop would not become vectors
+        for p in range(np.uint64(length)):
+            packed[np.uint64(to) + p] = planes[start + p]
         return
     whole = length // lanes * lanes
     for p in range(0, whole, lanes):
@@ -336,10 +342,14 @@ def _forward(
     item = next_item(counter)
     if item >= items:
         return
-    table, edges = make_tables(kind, image)
-    stage = _aligned((SAMPLES + AT_ONCE) * lanes, image)
-    packed = _aligned(pixels * lanes if lanes > 1 else 0, image)
-    outer = np.empty(lanes, image.dtype)
+    image, coordinates = borrow(image), borrow(coordinates)
+    fill, output = borrow(fill), borrow(output)
+    tables = make_tables(kind, image)
+    own_stage = _aligned((SAMPLES + AT_ONCE) * lanes, image)
+    own_packed = _aligned(pixels * lanes if lanes > 1 else 0, image)
+    own_outer = np.empty(lanes, image.dtype)
+    table, edges = lend_tables(tables[0], tables[1])
+    stage, packed, outer = borrow(own_stage), borrow(own_packed), borrow(own_outer)
     while item < items:
         n, group, first, last = _share(item, problem)
         if problem.fused:
@@ -381,6 +391,7 @@ def _forward(
                     stage,
                 )
         item = next_item(counter)
+    keep((tables, own_stage, own_packed, own_outer))
 
 
 # Backward
@@ -401,7 +412,7 @@ def _slopes(
         for q in range(0, count, AT_ONCE // len(kind[0])):
             slope_samples(kind, packed, 0, index, weight, q, row, slab, slope, grad, slopes)
     else:
-        for q in range(count):
+        for q in range(0, count, 4):
             slope_lanes(kind, packed, index, weight, q, row, slab, slope, grad, slopes)
 
 
@@ -409,8 +420,15 @@ def _slopes(
 def _spread(
     kind: Any, grad: Any, count: int, problem: Problem, table: Table, sums: Any
 ) -> None:
-    """Add each sample's gradient to the pixels that it read."""
+    """Add each sample's gradient to the pixels that it read; not at the edge."""
     row, slab = problem.width, problem.width * problem.height
+    if len(kind[2]) == 1:
+        at_once = AT_ONCE // len(kind[0])
+        clear(grad, count, count + at_once)
+        index, weight = table.index, table.weight
+        for q in range(0, count, at_once):
+            spread_samples(kind, sums, 0, index, weight, q, row, slab, grad, table.beyond)
+        return
     for q in range(count):
         if not table.beyond[q]:
             spread_lanes(kind, sums, table.index, table.weight, q, row, slab, grad)
@@ -554,14 +572,26 @@ def _backward(
     item = next_item(counter)
     if item >= items:
         return
-    table, edges = make_tables(kind, image)
-    stage = _aligned((SAMPLES + AT_ONCE) * lanes, image)
-    slopes = np.empty((3, SAMPLES + AT_ONCE), image.dtype)
-    own_packed, own_sums = (
-        _aligned(room if packs else 0, image),
-        _aligned(room if packs else 0, image),
+    grad, image, coordinates, fill = (
+        borrow(grad),
+        borrow(image),
+        borrow(coordinates),
+        borrow(fill),
     )
-    outer, own_outer_sums = np.empty(lanes, image.dtype), np.empty(lanes, image.dtype)
+    parts, grad_image = borrow(parts), borrow(grad_image)
+    grad_coordinates, grad_fill = borrow(grad_coordinates), borrow(grad_fill)
+    tables = make_tables(kind, image)
+    table, edges = lend_tables(tables[0], tables[1])
+    owners = (
+        _aligned((SAMPLES + AT_ONCE) * lanes, image),
+        _aligned(room if packs else 0, image),
+        _aligned(room if packs else 0, image),
+        np.empty(lanes, image.dtype),
+        np.empty(lanes, image.dtype),
+        np.empty((3, SAMPLES + AT_ONCE), image.dtype),
+    )
+    stage, own_packed, own_sums = borrow(owners[0]), borrow(owners[1]), borrow(owners[2])
+    outer, own_outer_sums, slopes = borrow(owners[3]), borrow(owners[4]), borrow(owners[5])
     while item < items:
         n, group, first, last = _share(item, problem)
         part = item // problem.bands
@@ -586,9 +616,9 @@ def _backward(
             tile = get_tile(t, problem)
             found = tabulate(kind, coordinates, n, tile, a, problem, table, edges)
             _load_grad(kind, n, group, tile, grad, problem, stage)
-            if problem.needs_coordinates:
+            if problem.needs_coordinates and found < tile.samples:
                 _slopes(kind, packed, stage, tile.samples, problem, table, slopes)
-            if problem.needs_image:
+            if problem.needs_image and found < tile.samples:
                 _spread(kind, stage, tile.samples, problem, table, sums)
             if found:
                 _backward_edges(
@@ -605,6 +635,7 @@ def _backward(
         if alone and problem.needs_image:
             _collect_outer(kind, n, group, problem, outer_sums, grad_fill)
         item = next_item(counter)
+    keep((tables, owners))
 
 
 @_often

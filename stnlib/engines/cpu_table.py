@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._extras import require
-from .cpu_vectors import AT_ONCE, tabulate_line, tabulate_points
+from .cpu_vectors import AT_ONCE, borrow, tabulate_line, tabulate_points
 
 numba = require("numba", "fast", "the CPU engine")
 
@@ -134,6 +134,33 @@ def make_tables(kind: Any, like: Any) -> Any:
         np.empty(room, np.int8),
     )
     return table, edges
+
+
+@_inner
+def lend_tables(table: Table, edges: Edges) -> Any:
+    """Return the tables with their arrays borrowed."""
+    return (
+        Table(
+            borrow(table.index),
+            borrow(table.beyond),
+            borrow(table.beyond_words),
+            borrow(table.weight),
+            borrow(table.slope),
+            borrow(table.fraction),
+            borrow(table.along),
+            borrow(table.wide),
+            borrow(table.spare),
+            borrow(table.matrix),
+        ),
+        Edges(
+            borrow(edges.sample),
+            borrow(edges.place),
+            borrow(edges.index),
+            borrow(edges.weight),
+            borrow(edges.slope),
+            borrow(edges.lost),
+        ),
+    )
 
 
 @_often
@@ -276,8 +303,12 @@ def _tabulate_rows(kind: Any, tile: Tile, problem: Problem, table: Table) -> Non
             )
         i += 1
     if problem.needs_coordinates and table.wide[0] != tile.wide:
+        d = i = 0
         for q in range(SAMPLES):
-            table.along[0, q], table.along[1, q] = q % tile.wide, q // tile.wide
+            table.along[0, q], table.along[1, q] = d, i
+            d += 1
+            if d == tile.wide:
+                d, i = 0, i + 1
         table.wide[0] = tile.wide
 
 

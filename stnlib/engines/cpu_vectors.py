@@ -42,6 +42,29 @@ def next_item(typingctx: Any, counter: Any) -> Any:
     return types.int64(counter), codegen
 
 
+@intrinsic
+def borrow(typingctx: Any, array: Any) -> Any:
+    """Return an array that nobody counts the references of; its owner has to stay (`keep`).
+
+    Numba counts them with atomic instructions, wherever an array is handed on: threads that share an array would spend
+    their time passing its counter's cache line to and fro.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        borrowed = _array(context, builder, signature, args, 0)
+        borrowed.meminfo = ir.Constant(borrowed.meminfo.type, None)
+        borrowed.parent = ir.Constant(borrowed.parent.type, None)
+        return borrowed._getvalue()
+
+    return array(array), codegen
+
+
+@intrinsic
+def keep(typingctx: Any, owners: Any) -> Any:
+    """Do nothing: arrays that are used here were not let go before."""
+    return types.void(owners), lambda context, *_: context.get_dummy_value()
+
+
 # Where samples lie
 
 
@@ -210,6 +233,8 @@ def blend_samples(
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not _has_one_lane(signature):
+            return context.get_dummy_value()  # never called
         loop = _Samples(context, builder, signature, args)
         weights = loop.weights(4)
         (rows,) = loop.down([weights])
@@ -238,6 +263,8 @@ def slope_samples(
     """Write ``grad[q:]`` times the slopes along x, y (and z) to ``out[axis, q:]``, as `blend_samples` goes along."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not _has_one_lane(signature):
+            return context.get_dummy_value()  # never called
         loop = _Samples(context, builder, signature, args)
         weights, derivatives = loop.weights(4), loop.slopes(8)
         mixes = [[*weights] for _ in range(loop.dimensions)]
@@ -250,6 +277,52 @@ def slope_samples(
         return context.get_dummy_value()
 
     return types.void(kind, image, base, index, weight, q, row, slab, slope, grad, out), codegen
+
+
+@intrinsic
+def spread_samples(
+    typingctx: Any,
+    kind: Any,
+    image: Any,
+    base: Any,
+    index: Any,
+    weight: Any,
+    q: Any,
+    row: Any,
+    slab: Any,
+    grad: Any,
+    beyond: Any,
+) -> Any:
+    """Add ``grad[q:]`` times each tap's weight to ``image`` there: `blend_samples` the other way, sample by sample.
+
+    Nothing is added for a sample that is ``beyond``.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not _has_one_lane(signature):
+            return context.get_dummy_value()  # never called
+        loop = _Samples(context, builder, signature, args)
+        weights = loop.weights(4)
+        grads = builder.load(loop.pointer(8), align=loop.align)
+        flags = builder.load(loop.pointer(9), align=1)
+        here = builder.icmp_signed("==", flags, ir.Constant(flags.type, [0] * loop.samples))
+        grads = builder.select(here, grads, loop.constant(0.0, loop.samples))
+        shares = []
+        for z, y, x in loop.taps_in_order():
+            share = grads
+            for axis, tap in ((2, z), (1, y), (0, x)):
+                if axis < loop.dimensions and loop.taps > 1:
+                    share = builder.fmul(share, weights[axis][tap], flags=_FUSED)
+            shares.append((loop.offset(args[6], args[7], z, y), x, share))
+        for i, start in enumerate(loop.starts):
+            for offset, x, share in shares:
+                where = builder.gep(start, [builder.add(offset, ir.Constant(offset.type, x))])
+                part = builder.extract_element(share, ir.IntType(32)(i))
+                total = builder.fadd(builder.load(where), part, flags=_FUSED)
+                builder.store(total, where)
+        return context.get_dummy_value()
+
+    return types.void(kind, image, base, index, weight, q, row, slab, grad, beyond), codegen
 
 
 # Several channels at once
@@ -335,9 +408,11 @@ def blend_lanes(
     """Sample all lanes at one sample, whose taps lie inside: ``out[q]`` of the sums over ``image[index[q]]`` and on."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if _has_one_lane(signature):
+            return context.get_dummy_value()  # never called
         loop = _Lanes(context, builder, signature, args)
         weights = loop.weights(3)
-        (total,) = loop.sums([weights])
+        (total,) = loop.sums([weights], loop.load_pixel)
         loop.store(7, args[4], total)
         return context.get_dummy_value()
 
@@ -358,21 +433,43 @@ def slope_lanes(
     grad: Any,
     out: Any,
 ) -> Any:
-    """Write the sum over the lanes of ``grad[q]`` times the slopes along x, y (and z) to ``out[axis, q]``."""
+    """Write the sum over the lanes of ``grad[q]`` times the slopes along x, y (and z) to ``out[axis, q:]``, 4 samples.
+
+    Summed over the lanes first, tap by tap: what is left of each sample is a number a tap, and 4 samples fill a vector.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        loop = _Lanes(context, builder, signature, args)
-        weights, derivatives = loop.weights(3), loop.slopes(7)
+        if _has_one_lane(signature):
+            return context.get_dummy_value()  # never called
+        integer, number = args[4].type, context.get_data_type(signature.args[9].dtype)
+        samples = []
+        for i in range(4):
+            at = builder.add(args[4], ir.Constant(integer, i))
+            samples.append(_Lanes(context, builder, signature, [*args[:4], at, *args[5:]]))
+        grads = [loop.load(8, loop.args[4]) for loop in samples]
+        loop, four = samples[0], ir.VectorType(number, 4)
+
+        def load(i: int, axis: int, tap: int) -> Any:
+            row = _row(context, builder, loop.array(i), (axis, tap), args[4], four)
+            return builder.load(row, align=loop.align)
+
+        def product(z: int, y: int, x: int) -> Any:
+            return _sums_of_lanes(
+                builder,
+                [
+                    builder.fmul(grad, one.load_pixel(z, y, x))
+                    for grad, one in zip(grads, samples, strict=True)
+                ],
+            )
+
+        weights, derivatives = loop.tap_weights(3, 4, load), loop.tap_slopes(7, 4, load)
         mixes = [[*weights] for _ in range(loop.dimensions)]
         for axis in range(loop.dimensions):
             mixes[axis][axis] = derivatives[axis]
-        grad_vector = loop.load(8, args[4])
         array = _array(context, builder, signature, args, 9)
-        for axis, total in enumerate(loop.sums(mixes)):
-            product = builder.fmul(grad_vector, total)
-            place = [ir.Constant(args[4].type, axis), args[4]]
+        for axis, total in enumerate(loop.sums(mixes, product)):
             builder.store(
-                _sum_of_lanes(builder, product), _item(context, builder, array, place)
+                total, _row(context, builder, array, (axis,), args[4], four), loop.align
             )
         return context.get_dummy_value()
 
@@ -394,6 +491,8 @@ def spread_lanes(
     """Add ``grad[q]`` times each tap's weight to ``image`` there: `blend_lanes` the other way."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if _has_one_lane(signature):
+            return context.get_dummy_value()  # never called
         loop = _Lanes(context, builder, signature, args)
         weights = loop.weights(3)
         grad_vector = loop.load(7, args[4])
@@ -444,6 +543,11 @@ def dot_lanes(typingctx: Any, kind: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
 # The writers of instructions
 
 
+def _has_one_lane(signature: Any) -> bool:
+    """Return whether a kind works on samples at once, rather than on channels."""
+    return bool(signature.args[0].types[2].count == 1)
+
+
 def _item(context: Any, builder: Any, array: Any, indices: Sequence[Any]) -> Any:
     """Return a pointer to an item of a contiguous array."""
     shape, strides = (
@@ -486,6 +590,30 @@ def _sum_of_lanes(builder: Any, vector: Any) -> Any:
         high = _shuffle(builder, vector, vector, range(lanes, 2 * lanes))
         vector = builder.fadd(low, high)
     return builder.extract_element(vector, ir.IntType(32)(0))
+
+
+def _sums_of_lanes(builder: Any, vectors: Sequence[Any]) -> Any:
+    """Return the sums of four vectors, as one: in each quarter of 4 first, where shuffles are cheap."""
+    lanes = vectors[0].type.count
+    groups = range(0, lanes, 4)
+
+    def add_pairs(a: Any, b: Any, order: Sequence[int]) -> Any:
+        low, high = (
+            [g + (k + half if k < 4 else lanes + k - 4 + half) for g in groups for k in order]
+            for half in (0, 2)
+        )
+        return builder.fadd(_shuffle(builder, a, b, low), _shuffle(builder, a, b, high))
+
+    a, b, c, d = vectors
+    total = add_pairs(
+        add_pairs(a, b, (0, 4, 1, 5)), add_pairs(c, d, (0, 4, 1, 5)), (0, 1, 4, 5)
+    )
+    while lanes > 4:
+        lanes //= 2
+        low = _shuffle(builder, total, total, range(lanes))
+        high = _shuffle(builder, total, total, range(lanes, 2 * lanes))
+        total = builder.fadd(low, high)
+    return total
 
 
 class _Loop:
@@ -677,15 +805,22 @@ class _Lanes(_Loop):
         offset = self.offset(self.args[5], self.args[6], z, y)
         return self._pointer(1, self._start, builder.add(offset, ir.Constant(integer, x)))
 
-    def sums(self, mixes: Sequence[Sequence[Sequence[Any]]]) -> list[Any]:
-        """Return, for each mix [axis][tap] of weights, the sum over the taps."""
+    def load_pixel(self, z: int, y: int, x: int) -> Any:
+        return self.builder.load(self.pixel(z, y, x), align=self.align)
+
+    def sums(
+        self,
+        mixes: Sequence[Sequence[Sequence[Any]]],
+        get_value: Callable[[int, int, int], Any],
+    ) -> list[Any]:
+        """Return, for each mix [axis][tap] of weights, the sum over the taps of a value of each."""
         totals: list[Any] = [None] * len(mixes)
         for z in range(self.taps if self.dimensions == 3 else 1):
             planes: list[Any] = [None] * len(mixes)
             for y in range(self.taps):
                 rows: list[Any] = [None] * len(mixes)
                 for x in range(self.taps):
-                    value = self.builder.load(self.pixel(z, y, x), align=self.align)
+                    value = get_value(z, y, x)
                     for i, mix in enumerate(mixes):
                         rows[i] = self.sum(rows[i], mix[0][x], value)
                 for i, mix in enumerate(mixes):
