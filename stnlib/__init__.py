@@ -16,7 +16,7 @@ from .sampling import (
     grid_sample_vjp,
 )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "affine_grid",
     "affine_grid_vjp",
