@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._arrays import Array, require_length, to_float64
+from ._arrays import Array, require_length, require_size, to_float64
 
 
 def pixels_per_unit(size: int, *, align_corners: bool = False) -> float:
@@ -166,6 +166,54 @@ def pixel_centres(
     return normalise(
         xp.arange(size, dtype=xp.float64, device=device), size, align_corners=align_corners
     )
+
+
+def regular_grid(
+    size: Sequence[int], *, align_corners: bool = False, xp: Any = None, device: Any = None
+) -> Array:
+    """Return the normalised coordinates of all pixels' centres: the grid that changes nothing.
+
+    Parameters
+    ----------
+    size : (H, W) or (D, H, W)
+        In pixels.
+    align_corners : bool, default False
+        Where -1 and 1 lie: at the centres of the corner pixels (True) or at their outer edges (False).
+    xp : namespace, optional
+        Array API namespace of the result; NumPy's by default.
+    device : optional
+        Device of the result, in the terms of ``xp``.
+
+    Returns
+    -------
+    array of float64, shape (H, W, 2) or (D, H, W, 3)
+        The last axis is (x, y) or (x, y, z).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If size is not two or three whole numbers of at least 1.
+
+    Notes
+    -----
+    The regular grid :math:`G` of the paper's section 3.2. Derived in chapter 1.
+
+    Examples
+    --------
+    >>> regular_grid((2, 4))[0]
+    array([[-0.75, -0.5 ],
+           [-0.25, -0.5 ],
+           [ 0.25, -0.5 ],
+           [ 0.75, -0.5 ]])
+    """
+    if xp is None:
+        import array_api_compat.numpy as xp
+    size = require_size(size, "size", 3 if len(size) == 3 else 2)
+    centres = [
+        pixel_centres(length, align_corners=align_corners, xp=xp, device=device)
+        for length in size
+    ]
+    return xp.stack(xp.meshgrid(*centres, indexing="ij")[::-1], axis=-1)
 
 
 def pixel_matrix(

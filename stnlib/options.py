@@ -82,15 +82,17 @@ def check_affine(theta: Array, size: Sequence[int], xp: Any) -> tuple[int, ...]:
     """Return the output's size; raise unless theta and it fit each other."""
     require_float(xp, theta=theta)
     require_shape(theta, "theta", "(N, 2, 3)", "(N, 3, 4)")
-    dimensions = theta.shape[1]
+    return check_output_size(size, theta.shape[1], theta.shape[0])
+
+
+def check_output_size(size: Sequence[int], dimensions: int, batch: int) -> tuple[int, ...]:
+    """Return an output's size in pixels, of a size with or without batch and channels; raise unless it fits."""
     if not isinstance(size, Sequence) or len(size) not in (dimensions, dimensions + 2):
         given = tuple(size) if isinstance(size, Sequence) else size
         axes = "H, W" if dimensions == 2 else "D, H, W"
         raise ValueError(f"size: expected (N, C, {axes}) or ({axes}), got {given!r}")
-    if len(size) > dimensions and size[0] != theta.shape[0]:
-        raise ValueError(
-            f"size: expected a batch of {theta.shape[0]}, as theta has, got {tuple(size)}"
-        )
+    if len(size) > dimensions and size[0] != batch:
+        raise ValueError(f"size: expected a batch of {batch}, as theta has, got {tuple(size)}")
     return require_size(size[-dimensions:], "size", dimensions)
 
 
