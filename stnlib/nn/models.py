@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .._arrays import require_size
-from ..transforms import Affine
+from ..transforms import Affine, Family
 from .spatial_transformer import SpatialTransformer
 
 CLASSES = 10
@@ -71,8 +71,8 @@ class STFCN(nn.Module):
         Size of the input images, in pixels.
     parameters : int, default 400_000
         Budget for the whole network, the localisation network included.
-    transform : Affine, optional
-        The family of transforms.
+    transform : stnlib.transforms.Family, optional
+        The family of transforms; by default, affine.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class STFCN(nn.Module):
         self,
         size: tuple[int, int] = (42, 42),
         parameters: int = 400_000,
-        transform: Affine | None = None,
+        transform: Family | None = None,
     ) -> None:
         super().__init__()
         transform = Affine() if transform is None else transform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch.nn.utils.parametrize import is_parametrized
 from .._arrays import require_size
 from ..interpolation import Kernel
 from ..options import resolve
-from ..transforms import Affine
+from ..transforms import Affine, Family, compose
+from ..transforms.families import require_family
+from ..transforms.linear import Linear
 from .functional import affine_sample, grid_sample
 
 
@@ -25,12 +28,13 @@ class SpatialTransformer(nn.Module):
     Parameters
     ----------
     localisation : torch.nn.Module
-        From the input, (N, C, H, W), to theta, (N, P). Its last linear layer must have P outputs and be the last
-        thing that happens to theta; it is set to the identity transform (see `initialise_identity`), so that the
-        module starts by changing nothing. Load trained weights after this module is made.
-    transform : Affine, optional
-        The family of transforms, with P parameters.
-    size : (H, W), optional
+        From the input, (N, C, H, W) or (N, C, D, H, W), to theta, (N, P). Its last linear layer must have P outputs and
+        be the last thing that happens to theta; it is set to the identity transform (see `initialise_identity`), so
+        that the module starts by changing nothing. Load trained weights after this module is made.
+    transform : stnlib.transforms.Family, optional
+        The family of transforms, with P parameters; by default, affine. One that is a module itself, such as
+        `LearnedBasis`, is trained along.
+    size : (H, W) or (D, H, W), optional
         Size of the output in pixels; by default, the input's.
     mode, padding_mode, align_corners, fill_value, antialias
         As for `stnlib.nn.functional.grid_sample`.
@@ -60,8 +64,8 @@ class SpatialTransformer(nn.Module):
     def __init__(
         self,
         localisation: nn.Module,
-        transform: Affine | None = None,
-        size: tuple[int, int] | None = None,
+        transform: Family | None = None,
+        size: Sequence[int] | None = None,
         *,
         mode: str | Kernel = "bilinear",
         padding_mode: str = "zeros",
@@ -75,8 +79,7 @@ class SpatialTransformer(nn.Module):
                 f"localisation: expected a torch.nn.Module, got {type(localisation).__name__}"
             )
         transform = Affine() if transform is None else transform
-        if not all(hasattr(transform, name) for name in ("num_parameters", "identity", "grid")):
-            raise TypeError(f"transform: expected a family such as Affine(), got {transform!r}")
+        require_family(transform, "transform")
         options: dict[str, Any] = {
             "mode": mode,
             "padding_mode": padding_mode,
@@ -87,20 +90,24 @@ class SpatialTransformer(nn.Module):
         resolve(**options)
         self.localisation = localisation
         self.transform = transform
-        self.size = None if size is None else require_size(size, "size")
+        self.size = (
+            None
+            if size is None
+            else require_size(size, "size", getattr(transform, "dimensions", 2))
+        )
         self.options = options
         initialise_identity(localisation, self.transform)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the input, (N, C, H, W), transformed: (N, C, H_out, W_out).
+        """Return the input, (N, C, H, W) or (N, C, D, H, W), transformed.
 
         Parameters
         ----------
-        input : tensor of float32 or float64, shape (N, C, H, W)
+        input : tensor of float32 or float64, shape (N, C, H, W) or (N, C, D, H, W)
 
         Returns
         -------
-        tensor of input's dtype (float32 under autocast), shape (N, C, H_out, W_out)
+        tensor of input's dtype (float32 under autocast), shape (N, C, H_out, W_out) or (N, C, D_out, H_out, W_out)
 
         Raises
         ------
@@ -118,13 +125,13 @@ class SpatialTransformer(nn.Module):
 
         Parameters
         ----------
-        input : tensor of float32 or float64, shape (N, C, H, W)
+        input : tensor of float32 or float64, shape (N, C, H, W) or (N, C, D, H, W)
         theta : tensor, shape (N, P)
             Parameters of the family of transforms.
 
         Returns
         -------
-        tensor of input's dtype, shape (N, C, H_out, W_out)
+        tensor of input's dtype, shape (N, C, H_out, W_out) or (N, C, D_out, H_out, W_out)
 
         Raises
         ------
@@ -135,9 +142,9 @@ class SpatialTransformer(nn.Module):
             raise TypeError(f"theta: expected a PyTorch tensor, got {type(theta).__name__}")
         if len(theta) != len(input):
             raise ValueError(f"theta: expected a batch of {len(input)}, got {len(theta)}")
-        size = tuple(input.shape[-2:]) if self.size is None else self.size
+        size = tuple(input.shape[2:]) if self.size is None else self.size
         theta = theta.to(torch.float64)
-        if isinstance(self.transform, Affine):
+        if isinstance(self.transform, Linear):
             return affine_sample(input, self.transform.matrix(theta), size, **self.options)
         corners = self.options["align_corners"]
         grid = self.transform.grid(theta, size, align_corners=corners)
@@ -149,15 +156,14 @@ class SpatialTransformer(nn.Module):
         return f"transform={self.transform}, size={self.size}, {options}"
 
 
-def initialise_identity(localisation: nn.Module, transform: Affine) -> None:
+def initialise_identity(localisation: nn.Module, transform: Family) -> None:
     """Set the last linear layer of a localisation network to zero weights and the identity's parameters as its bias.
 
     Parameters
     ----------
     localisation : torch.nn.Module
         Its last linear layer must have as many outputs as transform has parameters, and a bias.
-    transform : Affine
-        The family of transforms.
+    transform : stnlib.transforms.Family
 
     Raises
     ------
@@ -195,3 +201,67 @@ def initialise_identity(localisation: nn.Module, transform: Affine) -> None:
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.as_tensor(transform.identity()))
+
+
+def total_matrix(network: nn.Module, input: torch.Tensor) -> torch.Tensor:
+    """Return what the spatial transformers of a network do together: their matrices, multiplied out, for drawing.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Holds one or more `SpatialTransformer`, one after the other, each of a family of matrices. Layers between them
+        must keep what they look at in its place, as convolutions with padding and pooling do.
+    input : tensor
+        A batch for the network, which is run once, without gradients.
+
+    Returns
+    -------
+    tensor of float64, shape (N, 2, 3) or (N, 3, 4)
+        From the last transformer's output to the first one's input, in normalised coordinates.
+
+    Raises
+    ------
+    TypeError
+        If a transformer's family is not linear.
+    ValueError
+        If network uses no spatial transformer.
+
+    Notes
+    -----
+    Derived in chapter 6.
+
+    Examples
+    --------
+    >>> from stnlib.transforms import Attention
+    >>> network = nn.Sequential(
+    ...     *(SpatialTransformer(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), Attention()) for _ in range(2))
+    ... )
+    >>> total_matrix(network, torch.rand(5, 1, 8, 8))[0]
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]], dtype=torch.float64)
+    """
+    matrices: list[torch.Tensor] = []
+
+    def note(module: SpatialTransformer, theta: torch.Tensor) -> None:
+        if not isinstance(module.transform, Linear):
+            raise TypeError(
+                f"network: expected transformers of matrices, got one of {module.transform}"
+            )
+        matrices.append(module.transform.matrix(theta.to(torch.float64)))
+
+    handles = [
+        module.localisation.register_forward_hook(
+            lambda _, __, theta, module=module: note(module, theta)  # type: ignore[misc]
+        )
+        for module in network.modules()
+        if isinstance(module, SpatialTransformer)
+    ]
+    try:
+        with torch.no_grad():
+            network(input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not matrices:
+        raise ValueError("network: expected one that uses spatial transformers, got none")
+    return compose(*matrices)
