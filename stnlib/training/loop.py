@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from ..data.distortions import Distortion
+from ..data.distortions import BaseDistortion
 from ..data.mnist import to_input
 
 
@@ -79,7 +79,7 @@ class Schedule:
 def batches(
     images: np.ndarray,
     labels: np.ndarray,
-    distortion: Distortion,
+    distortion: BaseDistortion,
     size: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -89,7 +89,7 @@ def batches(
     ----------
     images : array of uint8, shape (N, 28, 28)
     labels : array of uint8, shape (N,)
-    distortion : Distortion
+    distortion : BaseDistortion
     size : int
         Digits a batch.
     rng : numpy.random.Generator
