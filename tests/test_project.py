@@ -168,7 +168,7 @@ def test_what_is_for_one_platform_is_pinned_for_it_and_bounded():
 def test_versions_agree():
     citation = yaml.safe_load(_read("CITATION.cff"))
     assert citation["version"] == stnlib.__version__
-    newest = re.search(r"^## \[(.+?)\]", _read("CHANGELOG.md"), re.MULTILINE)
+    newest = re.search(r"^## \[(\d.+?)\]", _read("CHANGELOG.md"), re.MULTILINE)
     assert newest
     assert newest[1] == stnlib.__version__
 
