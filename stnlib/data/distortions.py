@@ -145,6 +145,8 @@ class Warp(BaseDistortion):
         require_shape(theta, "theta", f"({n}, {', '.join(map(str, self._entries))})")
         flat = np.reshape(np.asarray(theta, dtype=np.float64), (n, self.family.num_parameters))
         on_device = xp.asarray(flat, device=_arrays.device(images))
+        if isinstance(self.family, transforms.Linear):
+            return affine_sample(images, self.family.matrix(on_device), self.size)
         return grid_sample(images, self.family.grid(on_device, self.size))
 
 

@@ -248,6 +248,7 @@ def _forward_planes(
     fill: Any,
     output: Any,
     found: int,
+    away: int,
     problem: Problem,
     table: Table,
     edges: Edges,
@@ -261,7 +262,7 @@ def _forward_planes(
     for c in range(from_c, to_c):
         plane = n * problem.channels + c
         base, to = plane * pixels, plane * pixels_out + tile.first
-        if found < tile.samples:
+        if found + away < tile.samples:
             for start in range(0, tile.samples, tile.run):
                 at = to + start // tile.wide * problem.width_out
                 _sample_run(
@@ -269,6 +270,9 @@ def _forward_planes(
                 )
         for e in range(found):
             output[to + edges.place[e]] = _edge_value(kind, image, base, fill[n, c], e, edges)
+        for e in range(away):
+            q = edges.away[e]
+            output[to + q // tile.wide * problem.width_out + q % tile.wide] = fill[n, c]
 
 
 @_often
@@ -281,6 +285,7 @@ def _forward_lanes(
     outer: Any,
     output: Any,
     found: int,
+    away: int,
     problem: Problem,
     table: Table,
     edges: Edges,
@@ -290,7 +295,7 @@ def _forward_lanes(
     lanes = len(kind[2])
     pixels_out = problem.depth_out * problem.height_out * problem.width_out
     row, slab = problem.width, problem.width * problem.height
-    if found < tile.samples:
+    if found + away < tile.samples:
         for q in range(tile.samples):
             blend_lanes(kind, packed, table.index, table.weight, q, row, slab, stage)
     index, weight = edges.index, edges.weight
@@ -307,6 +312,9 @@ def _forward_lanes(
                         add_lanes(kind, stage, q, share, packed, place)
                     else:
                         add_lanes(kind, stage, q, share, outer, 0)
+    for e in range(away):
+        for lane in range(lanes):
+            stage[edges.away[e] * lanes + lane] = outer[lane]
     c = group * lanes
     channels = min(lanes, problem.channels - c)
     for start in range(0, tile.samples, tile.run):
@@ -359,7 +367,7 @@ def _forward(
             _get_outer(kind, fill, n, group, problem, outer)
         for t in range(first, last):
             tile = get_tile(t, problem)
-            found = tabulate(kind, coordinates, n, tile, a, problem, table, edges)
+            found, away = tabulate(kind, coordinates, n, tile, a, problem, table, edges)
             if lanes > 1:
                 _forward_lanes(
                     kind,
@@ -370,6 +378,7 @@ def _forward(
                     outer,
                     output,
                     found,
+                    away,
                     problem,
                     table,
                     edges,
@@ -385,6 +394,7 @@ def _forward(
                     fill,
                     output,
                     found,
+                    away,
                     problem,
                     table,
                     edges,
@@ -569,7 +579,7 @@ def _backward(
     room = problem.depth * problem.height * problem.width * lanes
     alone = problem.bands == 1
     packs = alone and lanes > 1
-    item = next_item(counter)
+    item, one = next_item(counter), image.dtype.type(1)
     if item >= items:
         return
     grad, image, coordinates, fill = (
@@ -614,16 +624,24 @@ def _backward(
             clear(grad_coordinates[item], 0, grad_coordinates.shape[1])
         for t in range(first, last):
             tile = get_tile(t, problem)
-            found = tabulate(kind, coordinates, n, tile, a, problem, table, edges)
+            found, away = tabulate(kind, coordinates, n, tile, a, problem, table, edges)
             _load_grad(kind, n, group, tile, grad, problem, stage)
-            if problem.needs_coordinates and found < tile.samples:
+            if problem.needs_coordinates and found + away < tile.samples:
                 _slopes(kind, packed, stage, tile.samples, problem, table, slopes)
-            if problem.needs_image and found < tile.samples:
+            if problem.needs_image and found + away < tile.samples:
                 _spread(kind, stage, tile.samples, problem, table, sums)
             if found:
                 _backward_edges(
                     kind, packed, outer, stage, found, problem, edges, slopes, sums, outer_sums
                 )
+            for e in range(
+                away
+            ):  # of one value, no slope: but NaN beside a value that is not finite
+                q = edges.away[e]
+                slopes[0, q] = 0 * dot_lanes(kind, outer, 0, stage, q)
+                slopes[1, q] = slopes[2, q] = slopes[0, q]
+                if problem.needs_image:
+                    add_lanes(kind, outer_sums, 0, one, stage, q)
             if problem.needs_coordinates and problem.fused:
                 _add_moments(kind, tile, problem, table, slopes, grad_coordinates[item])
             elif problem.needs_coordinates:

@@ -5,7 +5,8 @@ cache. (Squares would read fewer different pixels, and were slower: rows suit th
 numbered row by row: sample ``q = r * wide + d`` is pixel ``d`` of row ``r`` of the tile.
 
 Samples whose taps all lie inside the image are tabulated 8 at once (`cpu_vectors`); the others, at the image's edge,
-outside, or at NaN, are listed, and tabulated tap by tap.
+outside, or at NaN, are listed, and tabulated tap by tap. Where the padding is one value, those of whose taps none is
+inside are only listed: that value is theirs.
 
 Two dimensions are three with a depth of 1, which nothing is interpolated along.
 """
@@ -68,7 +69,7 @@ class Table(NamedTuple):
     """The samples of a tile. Axes are x, y, z in this order."""
 
     index: Any  # (samples,) where the taps begin; 0 where one of them is not inside
-    beyond: Any  # (samples,) 1 where one of them is not inside
+    beyond: Any  # (samples,) 1 where one of them is not inside, 2 where none is
     beyond_words: Any  # the same, 8 at once
     weight: Any  # (3, taps, samples), [axis, tap]; of two taps the second's alone
     slope: Any  # (3, taps, samples) the weights' derivatives, of four taps
@@ -84,6 +85,7 @@ class Edges(NamedTuple):
 
     sample: Any  # (samples,)
     place: Any  # (samples,) in the output, from the tile's first pixel
+    away: Any  # (samples,) those of which no tap is inside, and the padding is one value
     index: Any  # (samples, 12) along each axis; NOWHERE where no pixel stands
     weight: Any  # (samples, 12)
     slope: Any  # (samples, 12) the weights' derivatives
@@ -128,6 +130,7 @@ def make_tables(kind: Any, like: Any) -> Any:
     edges = Edges(
         np.empty(room, np.int64),
         np.empty(room, np.int64),
+        np.empty(room, np.int64),
         np.zeros((room, 12), np.int64),
         np.ones((room, 12), dtype),
         np.zeros((room, 12), dtype),
@@ -155,6 +158,7 @@ def lend_tables(table: Table, edges: Edges) -> Any:
         Edges(
             borrow(edges.sample),
             borrow(edges.place),
+            borrow(edges.away),
             borrow(edges.index),
             borrow(edges.weight),
             borrow(edges.slope),
@@ -250,8 +254,8 @@ def tabulate(
     problem: Problem,
     table: Table,
     edges: Edges,
-) -> int:
-    """Tabulate a tile's samples; list those that are not inside, and return how many these are."""
+) -> tuple[int, int]:
+    """Tabulate a tile's samples; list those at the edge and those away from it, and return how many these are."""
     padded = (tile.samples + AT_ONCE - 1) // AT_ONCE * AT_ONCE
     if problem.fused:
         _tabulate_rows(kind, tile, problem, table)
@@ -267,17 +271,20 @@ def tabulate(
                 values, slopes = _keys(table.fraction[axis, q], a)
                 for k in range(4):
                     weight[k, q], slope[k, q] = values[k], slopes[k]
-    found = 0
+    found = away = 0
     for word in range(padded // 8):
         if table.beyond_words[word]:
             for q in range(8 * word, 8 * word + 8):
-                if table.beyond[q]:
+                if table.beyond[q] == 2 and problem.padding <= FILL:
+                    edges.away[away] = q
+                    away += 1
+                elif table.beyond[q]:
                     edges.sample[found] = q
                     edges.place[found] = q // tile.wide * problem.width_out + q % tile.wide
                     found += 1
     if found:
         _tabulate_edges(kind, coordinates, n, tile, found, a, problem, table, edges)
-    return found
+    return found, away
 
 
 @_often

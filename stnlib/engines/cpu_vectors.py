@@ -85,7 +85,7 @@ def tabulate_line(
 
     Where a sample's taps begin goes to ``index[q + i]``. Of two taps, the second's weight goes to
     ``weight[axis, 0, q + i]``; of four, how far the sample lies past the second to ``fraction[axis, q + i]``. If a tap
-    is not inside the image, of ``size`` (x, y, z), then ``beyond[q + i]`` is 1 and the index 0.
+    is not inside the image, of ``size`` (x, y, z), then ``beyond[q + i]`` is 1 and the index 0; if none is, it is 2.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -177,6 +177,8 @@ def _tabulate(
     stride: Any = ir.Constant(ir.IntType(32), 1)
     index: Any = ir.Constant(whole, [0] * 8)
     inside: Any = ir.Constant(ir.VectorType(ir.IntType(1), 8), [1] * 8)
+    known: Any = inside
+    away: Any = ir.Constant(ir.VectorType(ir.IntType(1), 8), [0] * 8)
     for axis, position in enumerate(positions):
         length = builder.sitofp(sizes[axis], ir.DoubleType())
         high = builder.fsub(length, ir.Constant(ir.DoubleType(), beyond))
@@ -185,6 +187,14 @@ def _tabulate(
             builder.fcmp_ordered("<", position, _splat(builder, high, 8)),
         )
         inside = builder.and_(inside, here)
+        lowest, reach = (-0.5, -0.5) if taps == 1 else (-taps / 2, taps / 2 - 1)
+        highest = builder.fadd(length, ir.Constant(ir.DoubleType(), reach))
+        below_all = builder.fcmp_ordered("<", position, ir.Constant(_WIDE, [lowest] * 8))
+        above_all = builder.fcmp_ordered(
+            ">" if taps == 1 else ">=", position, _splat(builder, highest, 8)
+        )
+        away = builder.or_(away, builder.or_(below_all, above_all))
+        known = builder.and_(known, builder.fcmp_ordered("ord", position, position))
         near = builder.select(here, position, ir.Constant(_WIDE, [max(low, 0.0)] * 8))
         if taps == 1:
             rint = ir.FunctionType(_WIDE, [_WIDE])
@@ -205,7 +215,10 @@ def _tabulate(
         stride = builder.mul(stride, builder.trunc(sizes[axis], stride.type))
     index = builder.select(inside, index, ir.Constant(whole, [0] * 8))
     builder.store(index, _row(context, builder, index_table, (), q, whole), align=4)
-    outside = builder.zext(builder.not_(inside), flags)
+    one, two = (ir.Constant(flags, [n] * 8) for n in (1, 2))
+    outside = builder.select(
+        inside, ir.Constant(flags, [0] * 8), builder.select(builder.and_(away, known), two, one)
+    )
     builder.store(outside, _row(context, builder, beyond_table, (), q, flags), align=1)
 
 
