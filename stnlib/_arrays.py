@@ -81,6 +81,14 @@ def _look(argument: Any) -> Any:
     return None
 
 
+def is_watched() -> bool:
+    """Return whether PyTorch compiles, exports or infers just now: what is made then must not be kept for later."""
+    torch = sys.modules.get("torch")
+    return torch is not None and (
+        torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+    )
+
+
 def device(array: Array) -> Any:
     """Return the device that an array lies on."""
     return array.device if is_tensor(array) else array_api_compat.device(array)
@@ -187,9 +195,9 @@ _PATTERNS = {
 }
 
 
-def require_broadcast(**arrays: Array) -> None:
-    """Raise ``ValueError`` unless the arrays' shapes, for matrices and points the leading ones, broadcast."""
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+def require_broadcast(skip: int = 0, **arrays: Array) -> None:
+    """Raise ``ValueError`` unless the arrays' shapes broadcast, but for the last ``skip`` axes of each."""
+    shapes = {name: tuple(array.shape)[: array.ndim - skip] for name, array in arrays.items()}
     try:
         np.broadcast_shapes(*shapes.values())
     except ValueError:

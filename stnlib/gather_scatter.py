@@ -11,8 +11,10 @@ differentiate along x, y and z.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -229,4 +231,5 @@ def _place(neighbour: tuple[Tap, ...], size: Sequence[int]) -> tuple[Array, Arra
 
 def _weight(neighbour: tuple[Tap, ...], order: tuple[int, ...]) -> Array:
     """Return a pixel's weight: the product of one factor an axis."""
-    return math.prod(tap.weights[i] for tap, i in zip(neighbour, order, strict=True))
+    weights = [tap.weights[i] for tap, i in zip(neighbour, order, strict=True)]
+    return functools.reduce(operator.mul, weights)

@@ -51,7 +51,8 @@ from stnlib.transforms import (
 
 SCATTERED = np.random.default_rng(7).uniform(-1, 1, (9, 2))
 PARTS = {"scales": True, "log": True, "shear": True, "rotation": True, "translation": True}
-ROTATED = [["a", "-b", "tx"], ["b", "a", 0]]
+FLAT3 = np.diag([1.0, 0.0, 1.0, 0.0])[:3]
+ROTATED = [["a", "-b", "tx"], ["b", "a", "ty"]]
 
 LINEAR = {
     "translation": Translation(),
@@ -139,6 +140,7 @@ def test_the_identity_changes_nothing(family, align_corners):
 
 @every_family
 def test_the_identity_is_nobody_elses(family):
+    family = copy.deepcopy(family)
     family.identity()[:] = 7
     assert (family.identity() != 7).all()
 
@@ -193,12 +195,19 @@ def test_each_theta_may_have_points_of_its_own(family):
 
 
 @every_family
-def test_a_batch_of_none_and_points_of_none_give_none(family):
-    theta, points = near_identity(family), some_points(family)
+@pytest.mark.parametrize("to", [np.asarray, torch.as_tensor])
+def test_an_empty_batch_gives_an_empty_grid(family, to):
+    theta, points = to(near_identity(family)), to(some_points(family))
     size, d = (2, 3, 4)[-family.dimensions :], family.dimensions
-    assert family.grid(theta[:0], size).shape == (0, *size, d)
-    assert family.apply(theta[:0], points).shape == (0, 6, d)
-    assert family.apply(theta, points[:0]).shape == (2, 0, d)
+    assert tuple(family.grid(theta[:0], size).shape) == (0, *size, d)
+    assert tuple(family.apply(theta[:0], points).shape) == (0, 6, d)
+
+
+@every_family
+@pytest.mark.parametrize("to", [np.asarray, torch.as_tensor])
+def test_no_points_are_moved_to_no_points(family, to):
+    theta, points = to(near_identity(family)), to(some_points(family))
+    assert tuple(family.apply(theta, points[:0]).shape) == (2, 0, family.dimensions)
 
 
 @every_family
@@ -286,7 +295,7 @@ def test_a_family_of_given_points_says_how_many(family, words):
         (Rigid(), [np.pi / 2, 3, 4], [[0, -1, 3], [1, 0, 4]]),
         (Similarity(), [2, np.pi / 2, 3, 4], [[0, -2, 3], [2, 0, 4]]),
         (Similarity(log=True), [np.log(2), 0, 3, 4], [[2, 0, 3], [0, 2, 4]]),
-        (Affine(ROTATED), [2, 3, 4], [[2, -3, 4], [3, 2, 0]]),
+        (Affine(ROTATED), [2, 3, 4, 5], [[2, -3, 4], [3, 2, 5]]),
         (Affine([["-a", 0, 0], [0, "a", 0.5]]), [2], [[-2, 0, 0], [0, 2, 0.5]]),
         (Affine.only(shear=True), [2], [[1, 2, 0], [0, 1, 0]]),
         # Scale first, then shear, then rotation.
@@ -352,7 +361,7 @@ def test_a_flow_of_another_size_is_read_bilinearly(align_corners):
     )
     grid = family.grid(theta, (5, 9), align_corners=align_corners)
     regular = regular_grid((5, 9), align_corners=align_corners)
-    assert_near(grid - regular, expected.permute(0, 2, 3, 1), 1e-14)
+    assert_near(grid.numpy() - regular, expected.permute(0, 2, 3, 1), 1e-14)
 
 
 @pytest.mark.parametrize(
@@ -394,9 +403,7 @@ def test_inverse_brings_points_back(family, seed):
     theta, points = near_identity(family, spread=0.15, seed=seed), some_points(family)
     there = family.apply(theta, points)
     assume(np.abs(there).max() < 10)  # no pole of a projective one near
-    assert_near(
-        family.apply(family.inverse(theta), there), np.stack([points, points]), 2e-10
-    )
+    assert_near(family.apply(family.inverse(theta), there), np.stack([points, points]), 2e-10)
 
 
 @closed_families
@@ -452,8 +459,10 @@ def test_exponential_undoes_logarithm(family, seed):
 )
 def test_a_composition_that_leaves_the_family_is_refused(family, a, b):
     a, b = np.array([a]), np.array([b])
-    with pytest.raises(ValueError, match=r"^matrix: expected one of the family .* off its near"):
-        family.compose(b, a)
+    with pytest.raises(
+        ValueError, match=r"^matrix: expected one of the family .* off its near"
+    ):
+        family.compose(a, b)
 
 
 @pytest.mark.parametrize(
@@ -476,18 +485,30 @@ def test_a_composition_that_leaves_the_family_is_refused(family, a, b):
     ],
 )
 def test_a_matrix_of_another_family_is_refused(family, matrix):
-    with pytest.raises(ValueError, match="^matrix: expected one of the family "):
+    with pytest.raises(ValueError, match=r"^matrix: expected one of the family "):
         family.from_matrix(matrix[None])
 
 
 @pytest.mark.parametrize(
-    "family", [Similarity(), Similarity(log=True), Factored(scales=True, shear=True), Rigid()]
+    ("family", "matrix"),
+    [
+        (Similarity(), scale(1.0, 0.0)),
+        (Rigid(), scale(0.0)),
+        (Factored(scales=True, shear=True), np.array([[1.0, 0.5, 0], [0, 0, 0]])),
+        (Affine.only(scales=True, log=True), scale(-1.0, 0.0)),
+        (Rigid(dimensions=3), np.zeros((3, 4))),
+        (Similarity(dimensions=3), FLAT3),
+    ],
 )
-def test_a_matrix_that_flattens_is_refused_in_words(family):
-    flat = np.array([[[1.0, 0.5, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
-    for matrix in (flat[:1], flat[1:], flat):
-        with pytest.raises(ValueError, match="^matrix: expected one of the family "):
-            family.from_matrix(matrix)
+def test_a_flat_matrix_of_another_family_is_refused_without_a_warning(family, matrix):
+    other = np.eye(*matrix.shape)
+    for several in (matrix[None], np.stack([other, matrix])):
+        with pytest.raises(ValueError, match=r"^matrix: expected "):
+            family.from_matrix(several)
+
+
+def test_a_scale_of_zero_is_read_without_a_warning():
+    assert_near(Similarity().from_matrix(scale(0.0)[None]), np.zeros((1, 4)), 0)
 
 
 @pytest.mark.parametrize("angle", [3.0, 3.14159, np.pi, 3.2, 6.0])
@@ -535,7 +556,9 @@ def belongs(matrix, table):
 
 
 entries = st.sampled_from([0, 1, -1, 0.5, "x", "y", "z", "-x", "-y", "-z", "w"])
-tables = st.lists(entries, min_size=6, max_size=6).filter(lambda t: any(map(str.isalpha, map(str, t))))
+tables = st.lists(entries, min_size=6, max_size=6).filter(
+    lambda t: any(map(str.isalpha, map(str, t)))
+)
 
 
 @pytest.mark.parametrize("repeat", range(8))
@@ -545,14 +568,16 @@ def test_and_describes_exactly_the_matrices_of_both(repeat, left, right, seed):
     if repeat:  # more names, and so fewer contradictions
         free = rng.random((2, 6)) < 0.5
         left = [f"n{i}" if f else e for i, (e, f) in enumerate(zip(left, free[0], strict=True))]
-        right = [f"n{5 - i}" if f else e for i, (e, f) in enumerate(zip(right, free[1], strict=True))]
+        right = [
+            f"n{5 - i}" if f else e for i, (e, f) in enumerate(zip(right, free[1], strict=True))
+        ]
     left, right = (left[:3], left[3:]), (right[:3], right[3:])
     count = shared(left, right)
     if count is None:
-        with pytest.raises(ValueError, match="^&: the tables contradict each other in row "):
+        with pytest.raises(ValueError, match=r"^&: the tables contradict each other in row "):
             Affine(left) & Affine(right)
     elif count == 0:
-        with pytest.raises(ValueError, match="^table: expected at least one parameter's name"):
+        with pytest.raises(ValueError, match=r"^table: expected at least one parameter's name"):
             Affine(left) & Affine(right)
     else:
         family = Affine(left) & Affine(right)
@@ -566,8 +591,16 @@ def test_and_describes_exactly_the_matrices_of_both(repeat, left, right, seed):
     ("left", "right", "expected"),
     [
         # A 0 on either side counts (Sonnet's _combine loses it on the left).
-        ([[0, "a", 1], [1, 0, "b"]], [["p", "q", "r"], ["s", "t", "u"]], [[0, "a", 1], [1, 0, "b"]]),
-        ([["p", "q", "r"], ["s", "t", "u"]], [[0, "a", 1], [1, 0, "b"]], [[0, "q", 1], [1, 0, "u"]]),
+        (
+            [[0, "a", 1], [1, 0, "b"]],
+            [["p", "q", "r"], ["s", "t", "u"]],
+            [[0, "a", 1], [1, 0, "b"]],
+        ),
+        (
+            [["p", "q", "r"], ["s", "t", "u"]],
+            [[0, "a", 1], [1, 0, "b"]],
+            [[0, "q", 1], [1, 0, "u"]],
+        ),
         ([[0, 0, "t"], [0, 1, 0]], [["a", 0, "b"], ["c", 1, "d"]], [[0, 0, "t"], [0, 1, 0]]),
         # A name that stands twice is one, through both tables.
         ([["s", 0, "t"], [0, "s", 0]], [["a", 0, "b"], [0, 3, 0]], [[3, 0, "t"], [0, 3, 0]]),
@@ -602,7 +635,9 @@ def test_the_smaller_of_two_named_families_is_what_they_share(i, j):
     family, smaller = NAMED[i] & NAMED[j], NAMED[min(i, j)]
     assert family.num_parameters == smaller.num_parameters
     theta = near_identity(smaller)
-    assert_near(family.matrix(family.from_matrix(smaller.matrix(theta))), smaller.matrix(theta), 0)
+    assert_near(
+        family.matrix(family.from_matrix(smaller.matrix(theta))), smaller.matrix(theta), 0
+    )
 
 
 def test_a_name_of_the_right_that_is_free_on_the_left_gets_another():
@@ -614,8 +649,8 @@ def test_a_name_of_the_right_that_is_free_on_the_left_gets_another():
     ("left", "right", "message"),
     [
         ([[0, "a", 0], [0, 1, 0]], [[1, "a", 0], [0, 1, 0]], "in row 0, column 0: 0 and 1"),
-        ([["a", "a", 0], [0, 1, 0]], [[1, 2, 0], [0, 1, 0]], "in row 0, column 1: 1 and 2"),
-        ([["a", "-a", 0], [0, 1, 0]], [[1, 1, 0], [0, 1, 0]], "in row 0, column 1: -1 and 1"),
+        ([["a", "a", 0], [0, 1, 0]], [[1, 2, "t"], [0, 1, 0]], "in row 0, column 1: 1 and 2"),
+        ([["a", "-a", 0], [0, 1, 0]], [[1, 1, "t"], [0, 1, 0]], "in row 0, column 1: -1 and 1"),
         ([["a", 0, 0], [0, 1, 0.5]], [["a", 0, 0], [0, 1, 0]], "in row 1, column 2: 0.5 and 0"),
     ],
 )
@@ -645,7 +680,9 @@ def test_tables_that_contradict_each_other_are_refused(left, right, message):
 )
 def test_and_of_parts_is_what_both_have(left, right, expected):
     if expected is None:
-        with pytest.raises(ValueError, match="^&: expected both scales as logarithms or neither"):
+        with pytest.raises(
+            ValueError, match=r"^&: expected both scales as logarithms or neither"
+        ):
             left & right
     else:
         assert (left & right).names == expected
@@ -655,7 +692,11 @@ def test_and_of_parts_is_what_both_have(left, right, expected):
     ("call", "error", "message"),
     [
         (lambda: Rigid() & Rigid(dimensions=3), ValueError, "&: expected families of 2 dimens"),
-        (lambda: Affine() & Affine(dimensions=3), ValueError, "&: expected families of 2 dimens"),
+        (
+            lambda: Affine() & Affine(dimensions=3),
+            ValueError,
+            "&: expected families of 2 dimens",
+        ),
         (
             lambda: Rigid(dimensions=3) & Rigid(dimensions=3, rotation="quaternion"),
             ValueError,
@@ -707,10 +748,14 @@ def test_linear_families_agree_with_skimage(dtype):
 def test_projective_families_agree_with_skimage(dtype):
     for theta in near_identity(Projective(), 20, 0.2):
         peer = skimage.transform.ProjectiveTransform(np.r_[theta, 1].reshape(3, 3))
-        if np.abs(Projective().matrix(theta[None])[0, 2, :2]).sum() > 0.7:  # the horizon is near
+        if (
+            np.abs(Projective().matrix(theta[None])[0, 2, :2]).sum() > 0.7
+        ):  # the horizon is near
             continue
         assert_moves_as(Projective(), theta, peer, dtype)
-        assert_moves_as(FourCorners(), FourCorners().from_matrix(peer.params[None]), peer, dtype)
+        assert_moves_as(
+            FourCorners(), FourCorners().from_matrix(peer.params[None]), peer, dtype
+        )
 
 
 @BOTH_DTYPES
@@ -763,7 +808,7 @@ def test_a_thin_plate_agrees_with_kornia_at_control_points_and_for_affine_maps()
 def test_a_cubic_lattice_agrees_with_scipy(dtype):
     family, (rows, columns) = BSpline(6, 5), (6, 5)
     theta = near_identity(family, 1)
-    knots = [-1 + 2 / (n - 3) * np.arange(-3, n + 1) for n in (rows, columns)]
+    knots = tuple(-1 + 2 / (n - 3) * np.arange(-3, n + 1) for n in (rows, columns))
     peer = scipy.interpolate.NdBSpline(knots, theta.reshape(rows, columns, 2), 3)
     assert_moves_as(family, theta, lambda points: peer(points[:, ::-1]), dtype)
 
@@ -813,7 +858,7 @@ def test_an_image_is_warped_as_by_opencv(align_corners, size, mode):
         )
         grid = Projective().grid(theta[None], size, align_corners=align_corners)
         output = stnlib.grid_sample(
-            image[None, None], grid, mode=mode, align_corners=align_corners
+            image[None, None], grid, mode=mode, align_corners=align_corners, engine="reference"
         )[0, 0]
         assert_near(output, expected, 1e-5)
 
@@ -849,7 +894,9 @@ def test_rotations_in_space_are_scipys(size, dtype):
         family = Rigid(dimensions=3, rotation=way)
         theta = np.c_[vectors, still].astype(dtype)
         expected = np.stack([peer[i].apply(points) for i in range(20)])
-        assert_near(family.apply(theta, points.astype(dtype)), expected, scaled_tolerance(dtype))
+        assert_near(
+            family.apply(theta, points.astype(dtype)), expected, scaled_tolerance(dtype)
+        )
 
 
 @given(seed=seeds)
@@ -930,11 +977,14 @@ def test_the_opposite_velocity_brings_points_back(family, spread, side):
 
 
 @pytest.mark.parametrize(
-    "family", [StationaryVelocity(4, 6), PiecewiseAffineVelocity(4, 3), PiecewiseAffineVelocity()]
+    "family",
+    [StationaryVelocity(4, 6), PiecewiseAffineVelocity(4, 3), PiecewiseAffineVelocity()],
 )
 def test_a_velocity_that_is_affine_is_followed_exactly(family):
     generator = np.array([[0.1, -0.4, 0.05], [0.3, -0.2, -0.1]])
-    nodes = BSpline(4, 6).control if family.nodes == 24 else PiecewiseAffine(*family.shape).control
+    nodes = (
+        BSpline(4, 6).control if family.nodes == 24 else PiecewiseAffine(*family.shape).control
+    )
     theta = transforms.apply(generator, nodes).reshape(1, -1)
     points = some_points(family, 50, reach=0.5)  # which stay inside
     expected = transforms.apply(exponential(generator), points)
@@ -1014,9 +1064,7 @@ def test_an_affine_map_of_the_control_points_is_one_everywhere(regularisation, p
     matrix = np.random.default_rng(seed).normal(size=(2, 3))
     theta = transforms.apply(matrix, family.control).reshape(1, -1)
     everywhere = some_points(family, 50, reach=2)
-    assert_near(
-        family.apply(theta, everywhere)[0], transforms.apply(matrix, everywhere), 1e-11
-    )
+    assert_near(family.apply(theta, everywhere)[0], transforms.apply(matrix, everywhere), 1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -1025,7 +1073,11 @@ def test_at_a_control_point_value_and_gradient_are_numbers(dtype):
     theta = torch.tensor(near_identity(family), dtype=dtype, requires_grad=True)
     points = torch.tensor(family.control, dtype=dtype, requires_grad=True)
     moved = family.apply(theta, points)
-    assert_near(moved.detach().reshape(2, -1), theta.detach(), scaled_tolerance(moved.numpy(force=True).dtype))
+    assert_near(
+        moved.detach().reshape(2, -1),
+        theta.detach(),
+        scaled_tolerance(moved.numpy(force=True).dtype),
+    )
     for gradient in torch.autograd.grad(moved.square().sum(), (theta, points)):
         assert torch.isfinite(gradient).all()
 
@@ -1136,28 +1188,31 @@ def test_a_theta_or_points_that_do_not_fit_are_refused(family):
             with pytest.raises(ValueError, match=needed):
                 call(wrong, size if call == family.grid else points)
     for call, argument in ((family.grid, size), (family.apply, points)):
-        with pytest.raises(TypeError, match="^theta: expected float32 or float64, got int64"):
+        with pytest.raises(TypeError, match=r"^theta: expected float32 or float64, got int64"):
             call(np.zeros((2, p), int), argument)
-        with pytest.raises(TypeError, match="^theta: expected a NumPy, CuPy or PyTorch array"):
+        with pytest.raises(TypeError, match=r"^theta: expected a NumPy, CuPy or PyTorch array"):
             call([[0.0] * p], argument)
-    with pytest.raises(TypeError, match="^arrays of different libraries: theta is a "):
+    with pytest.raises(TypeError, match=r"^arrays of different libraries: theta is a "):
         family.apply(torch.as_tensor(theta), points)
-    with pytest.raises(TypeError, match="^points: expected float64, as theta is, got float32"):
+    with pytest.raises(TypeError, match=r"^points: expected float64, as theta is, got float32"):
         family.apply(theta, points.astype(np.float32))
     for wrong in (points[0], points[None], np.zeros((3, 5, d)), np.zeros((5, d + 1))):
-        with pytest.raises(ValueError, match=rf"^points: expected shape \(K, {d}\) or \(2, K, {d}\)"):
+        with pytest.raises(
+            ValueError, match=rf"^points: expected shape \(K, {d}\) or \(2, K, {d}\)"
+        ):
             family.apply(theta, wrong)
     axes = "H, W" if d == 2 else "D, H, W"
     for wrong in (size[1:], (*size, 4), 5, (3, 1, *size)[:-1]):
-        with pytest.raises(ValueError, match=rf"^size: expected \(N, C, {axes}\) or \({axes}\)"):
+        with pytest.raises(
+            ValueError, match=rf"^size: expected \(N, C, {axes}\) or \({axes}\)"
+        ):
             family.grid(theta, wrong)
-    with pytest.raises(ValueError, match="^size: expected a batch of 2, as theta has, got "):
+    with pytest.raises(ValueError, match=r"^size: expected a batch of 2, as theta has, got "):
         family.grid(theta, (3, 1, *size))
-    with pytest.raises(ValueError, match="^size: expected .* of at least 1, got "):
+    with pytest.raises(ValueError, match=r"^size: expected .* of at least 1, got "):
         family.grid(theta, (0, *size[1:]))
 
 
-FLAT3 = np.diag([1.0, 0.0, 1.0, 0.0])[:3]
 REFUSED = {
     "singular": (
         lambda: Affine().inverse(np.array([[1.0, 2, 0, 2, 4, 0]])),
@@ -1329,7 +1384,10 @@ REFUSED = {
         lambda: PiecewiseAffineVelocity(1, 3),
         "rows: expected at least 2, got 1",
     ),
-    "none-composed": (lambda: Composition(), "families: expected at least one family, got none"),
+    "none-composed": (
+        lambda: Composition(),
+        "families: expected at least one family, got none",
+    ),
     "plane-and-space": (
         lambda: Composition(Rigid(), Rigid(dimensions=3)),
         "families: expected all of the plane or all of space, got some of each",
@@ -1354,7 +1412,14 @@ def test_a_logarithm_just_before_half_a_turn_exists():
     assert_near(exponential(logarithm(matrix)), matrix, 1e-12)
 
 
-@pytest.mark.parametrize("size", [1e-4, 1e-2, 1e2, 1e4, 1e6])
+@pytest.mark.parametrize("size", [1e-4, 1e-2, 1e2, 1e4])
 def test_a_logarithm_of_a_large_scale_exists(size):
     found = logarithm(scale(size))
     assert_near(found[:, :2], np.log(size) * np.eye(2), 1e-11)
+
+
+def test_every_mirror_image_is_refused_in_words():
+    matrices = np.random.default_rng(0).normal(size=(200, 2, 3))
+    for matrix in matrices[np.linalg.det(matrices[:, :, :2]) < 0]:
+        with pytest.raises(ValueError, match=r"it has no logarithm$"):
+            logarithm(matrix)

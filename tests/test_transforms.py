@@ -485,7 +485,7 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
         (
             lambda: to_homogeneous(np.eye(3)),
             ValueError,
-            "matrix: expected shape (..., 2, 3), got (3, 3)",
+            "matrix: expected shape (..., 2, 3) or (..., 3, 4), got (3, 3)",
         ),
         (
             lambda: to_homogeneous(np.eye(2, 3, dtype=int)),
@@ -500,7 +500,7 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
         (
             lambda: from_homogeneous(MATRIX),
             ValueError,
-            "matrix: expected shape (..., 3, 3), got (2, 3)",
+            "matrix: expected shape (..., 3, 3) or (..., 4, 4), got (2, 3)",
         ),
         (
             lambda: from_homogeneous(np.eye(3, dtype=int)),
@@ -520,7 +520,7 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
         (
             lambda: apply(np.eye(3), np.zeros((1, 2))),
             ValueError,
-            "matrix: expected shape (..., 2, 3), got (3, 3)",
+            "matrix: expected shape (..., 2, 3) or (..., 3, 4), got (3, 3)",
         ),
         (
             lambda: apply(MATRIX, np.zeros((1, 3))),
@@ -547,7 +547,7 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
         (
             lambda: compose(MATRIX, np.eye(3)),
             ValueError,
-            "matrices[1]: expected shape (..., 2, 3), got (3, 3)",
+            "matrices[1]: expected shape (..., 2, 3) or (..., 3, 4), got (3, 3)",
         ),
         (
             lambda: compose(MATRIX, torch.eye(2, 3)),
@@ -562,7 +562,7 @@ PROJECTIVE = np.array([[1.0, 0, 0], [0, 1, 0], [0.1, 0, 1]])
         (
             lambda: inverse(np.eye(3)),
             ValueError,
-            "matrix: expected shape (..., 2, 3), got (3, 3)",
+            "matrix: expected shape (..., 2, 3) or (..., 3, 4), got (3, 3)",
         ),
         (
             lambda: inverse(np.stack([MATRIX, scale(1.0, 0.0)])),

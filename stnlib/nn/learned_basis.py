@@ -81,7 +81,7 @@ class LearnedBasis(nn.Module, Family):  # type: ignore[misc]  # its apply is the
             raise ValueError(
                 f"size: expected {self.size}, as the basis was made for, got {size}"
             )
-        moved = theta.reshape(len(theta), -1, self.dimensions)
+        moved = theta.reshape(len(theta), len(self.B), self.dimensions)
         return (self.B.to(theta.dtype).T @ moved).reshape(len(theta), *size, self.dimensions)
 
     def extra_repr(self) -> str:

@@ -212,7 +212,7 @@ def total_matrix(network: nn.Module, input: torch.Tensor) -> torch.Tensor:
         Holds one or more `SpatialTransformer`, one after the other, each of a family of matrices. Layers between them
         must keep what they look at in its place, as convolutions with padding and pooling do.
     input : tensor
-        A batch for the network, which is run once, without gradients.
+        A batch for the network, which is run once, in evaluation mode and without gradients.
 
     Returns
     -------
@@ -241,27 +241,34 @@ def total_matrix(network: nn.Module, input: torch.Tensor) -> torch.Tensor:
             [0., 1., 0.]], dtype=torch.float64)
     """
     matrices: list[torch.Tensor] = []
-
-    def note(module: SpatialTransformer, theta: torch.Tensor) -> None:
+    transformers = [
+        module for module in network.modules() if isinstance(module, SpatialTransformer)
+    ]
+    for module in transformers:
         if not isinstance(module.transform, Linear):
             raise TypeError(
                 f"network: expected transformers of matrices, got one of {module.transform}"
             )
-        matrices.append(module.transform.matrix(theta.to(torch.float64)))
 
-    handles = [
-        module.localisation.register_forward_hook(
-            lambda _, __, theta, module=module: note(module, theta)  # type: ignore[misc]
-        )
-        for module in network.modules()
-        if isinstance(module, SpatialTransformer)
-    ]
+    def noting(module: SpatialTransformer) -> Any:
+        def sample(input: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+            matrices.append(module.transform.matrix(theta.to(torch.float64)))  # type: ignore[attr-defined]
+            return SpatialTransformer.sample(module, input, theta)
+
+        return sample
+
+    training = {module: module.training for module in network.modules()}
     try:
+        network.eval()
+        for module in transformers:
+            module.sample = noting(module)  # type: ignore[method-assign]
         with torch.no_grad():
             network(input)
     finally:
-        for handle in handles:
-            handle.remove()
+        for module in transformers:
+            module.__dict__.pop("sample", None)
+        for part, was in training.items():
+            part.training = was
     if not matrices:
         raise ValueError("network: expected one that uses spatial transformers, got none")
     return compose(*matrices)

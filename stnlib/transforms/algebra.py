@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import _arrays
-from .._arrays import Array, require_broadcast, require_float, require_same_dtype
+from .._arrays import Array, require_broadcast, require_float, require_same_dtype, to_float64
 
 _SQUARINGS, _TERMS = 5, 14  # of the exponential
-_ROOTS, _ITERATIONS = 4, 12  # of the logarithm
+_ROOTS, _ITERATIONS = 4, 20  # of the logarithm
 
 
 def to_homogeneous(matrix: Array) -> Array:
@@ -51,20 +53,20 @@ def from_homogeneous(matrix: Array) -> Array:
 
     Parameters
     ----------
-    matrix : array of float32 or float64, shape (..., 3, 3)
-        The last row a multiple of (0, 0, 1).
+    matrix : array of float32 or float64, shape (..., 3, 3) or (..., 4, 4)
+        The last row a multiple of (0, 0, 1) or (0, 0, 0, 1).
 
     Returns
     -------
-    array, shape (..., 2, 3)
+    array, shape (..., 2, 3) or (..., 3, 4)
 
     Raises
     ------
     TypeError
         If matrix is not an array of float32 or float64.
     ValueError
-        If the shape differs, or the last row is not a multiple of (0, 0, 1): then the matrix is projective and
-        has no affine form.
+        If the shape differs, or the last row is no such multiple: then the matrix is projective and has no affine
+        form.
 
     Notes
     -----
@@ -79,14 +81,17 @@ def from_homogeneous(matrix: Array) -> Array:
     """
     xp = _arrays.namespace(matrix=matrix)
     require_float(xp, matrix=matrix)
-    if tuple(matrix.shape[-2:]) != (3, 3):
-        raise ValueError(f"matrix: expected shape (..., 3, 3), got {tuple(matrix.shape)}")
-    last = matrix[..., 2, :]
-    if bool(xp.any(last[..., :2] != 0)) or bool(xp.any(last[..., 2] == 0)):
+    if tuple(matrix.shape[-2:]) not in ((3, 3), (4, 4)):
         raise ValueError(
-            "matrix: expected a last row (0, 0, w) with w not 0, got a projective or singular matrix"
+            f"matrix: expected shape (..., 3, 3) or (..., 4, 4), got {tuple(matrix.shape)}"
         )
-    return matrix[..., :2, :] / matrix[..., 2:, 2:]
+    last = matrix[..., -1, :]
+    if bool(xp.any(last[..., :-1] != 0)) or bool(xp.any(last[..., -1] == 0)):
+        zeros = ", ".join(["0"] * (matrix.shape[-1] - 1))
+        raise ValueError(
+            f"matrix: expected a last row ({zeros}, w) with w not 0, got a projective or singular matrix"
+        )
+    return matrix[..., :-1, :] / matrix[..., -1:, -1:]
 
 
 def apply(matrix: Array, points: Array) -> Array:
@@ -127,7 +132,7 @@ def apply(matrix: Array, points: Array) -> Array:
         raise ValueError(
             f"points: expected shape (..., K, {dimensions}), got {tuple(points.shape)}"
         )
-    require_broadcast(matrix=matrix[..., 0, 0], points=points[..., 0, 0])
+    require_broadcast(2, matrix=matrix, points=points)
     return points @ xp.matrix_transpose(matrix[..., :-1]) + matrix[..., None, :, -1]
 
 
@@ -171,7 +176,7 @@ def compose(*matrices: Array) -> Array:
     named = {f"matrices[{i}]": matrix for i, matrix in enumerate(matrices)}
     _arrays.namespace(**named)
     require_same_dtype(**named)
-    require_broadcast(**{name: matrix[..., 0, 0] for name, matrix in named.items()})
+    require_broadcast(2, **named)
     product = to_homogeneous(matrices[0])
     for matrix in matrices[1:]:
         product = product @ to_homogeneous(matrix)
@@ -261,7 +266,7 @@ def exponential(generator: Array) -> Array:
     """
     xp = _check_matrix(generator, "generator")
     step = xp.concat((generator, xp.zeros_like(generator[..., :1, :])), axis=-2) / 2**_SQUARINGS
-    one = xp.eye(step.shape[-1], dtype=step.dtype, device=_arrays.device(step))
+    one = _one(step, xp)
     power = one + step / _TERMS
     for n in range(_TERMS - 1, 0, -1):
         power = one + (step @ power) / n
@@ -270,6 +275,7 @@ def exponential(generator: Array) -> Array:
     return power[..., :-1, :]
 
 
+@np.errstate(all="ignore")  # on the way to a refusal
 def logarithm(matrix: Array) -> Array:
     """Return the generator whose `exponential` is a matrix.
 
@@ -305,28 +311,36 @@ def logarithm(matrix: Array) -> Array:
         "matrix: expected one that a steady motion reaches, got a singular matrix, a mirror image or half a turn; "
         "it has no logarithm"
     )
+    dtype, matrix = matrix.dtype, to_float64(matrix, xp)
     try:
         root = matrix
         for _ in range(_ROOTS):
             root = _square_root(root, xp)
     except ValueError:
         raise ValueError(refusal) from None
-    one = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=_arrays.device(matrix))
+    one = _one(matrix, xp)
     ratio = (to_homogeneous(root) - one) @ to_homogeneous(inverse((root + one[:-1, :]) / 2)) / 2
     total, power = ratio, ratio
-    for n in range(3, 20, 2):  # 2 artanh(ratio)
+    for n in range(3, 32, 2):  # 2 artanh(ratio)
         power = power @ ratio @ ratio
         total = total + power / n
     found = 2.0 ** (_ROOTS + 1) * total[..., :-1, :]
     off = xp.abs(exponential(found) - matrix)
     if not bool(xp.all(off <= 1e3 * xp.finfo(matrix.dtype).eps * (1 + xp.abs(matrix)))):
         raise ValueError(refusal)
-    return found
+    return xp.astype(found, dtype, copy=False)
+
+
+def _one(like: Array, xp: Any) -> Array:
+    """Return the identity, as square as a matrix is wide."""
+    n = like.shape[-1]
+    rows = [[float(r == c) for c in range(n)] for r in range(n)]
+    return xp.asarray(rows, dtype=like.dtype, device=_arrays.device(like))
 
 
 def _square_root(matrix: Array, xp: Any) -> Array:
     """Return the square root of a matrix that is nearest to the identity, if there is one (Denman and Beavers)."""
-    one = xp.eye(matrix.shape[-1], dtype=matrix.dtype, device=_arrays.device(matrix))[:-1, :]
+    one = _one(matrix, xp)[:-1, :]
     root, reciprocal = matrix, xp.broadcast_to(one, matrix.shape)
     for _ in range(_ITERATIONS):
         root, reciprocal = (
@@ -348,11 +362,11 @@ def inverse_3x3(matrix: Array, xp: Any) -> Array:
     return xp.stack(columns, axis=-1) / determinant[..., None, None]
 
 
-def _check_matrix(matrix: Array, name: str) -> Any:
+def _check_matrix(matrix: Array, name: str, *, plane: bool = False) -> Any:
+    """Return the namespace of matrices of the plane, or of space too."""
     xp = _arrays.namespace(**{name: matrix})
     require_float(xp, **{name: matrix})
-    if tuple(matrix.shape[-2:]) not in ((2, 3), (3, 4)):
-        raise ValueError(
-            f"{name}: expected shape (..., 2, 3) or (..., 3, 4), got {tuple(matrix.shape)}"
-        )
+    if tuple(matrix.shape[-2:]) not in (((2, 3),) if plane else ((2, 3), (3, 4))):
+        expected = "(..., 2, 3)" if plane else "(..., 2, 3) or (..., 3, 4)"
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(matrix.shape)}")
     return xp

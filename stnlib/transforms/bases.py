@@ -11,7 +11,7 @@ import numpy as np
 from .. import _arrays
 from .._arrays import Array, require_float, require_length, require_number, require_size
 from .._extras import require
-from ..coordinates import pixel_centres, regular_grid
+from ..coordinates import normalise, pixel_centres, regular_grid
 from .families import Family, float_identity
 
 REMEMBERED = 16  # bases of a family, for as many sizes and devices
@@ -71,6 +71,12 @@ class Basis(Family):
     def _basis_of_grid(
         self, size: tuple[int, ...], align_corners: bool, xp: Any, device: Any
     ) -> Array:
+        if _arrays.is_watched():
+            options = {"align_corners": align_corners, "xp": xp, "device": device}
+            points = xp.reshape(
+                regular_grid(size, **options), (math.prod(size), self.dimensions)
+            )
+            return self.basis(points)
         memory = self.__dict__.setdefault("_memory", {})
         key = size, bool(align_corners), xp.__name__, str(device)
         if key not in memory:
@@ -128,7 +134,10 @@ class ThinPlateSpline(Basis):
         regularisation: float = 0.0,
     ) -> None:
         require_number(
-            regularisation, "regularisation", "a number of at least 0", lambda r: r >= 0
+            regularisation,
+            "regularisation",
+            "a number of at least 0",
+            lambda r: 0 <= r < math.inf,
         )
         self.control = _lattice(rows, columns, 2) if points is None else _control(points)
         self.regularisation = float(regularisation)
@@ -337,7 +346,8 @@ class DenseFlow(Family):
     """
 
     def __init__(self, size: Sequence[int], *, align_corners: bool = False) -> None:
-        self.size = require_size(size, "size", 3 if len(size) == 3 else 2)
+        space = isinstance(size, Sequence) and len(size) == 3
+        self.size = require_size(size, "size", 3 if space else 2)
         self.dimensions, self.align_corners = len(self.size), bool(align_corners)
         self.num_parameters = math.prod(self.size) * self.dimensions
 
@@ -377,14 +387,16 @@ class DenseFlow(Family):
         """Return the weights, (..., length), of the flow's pixels along an axis."""
         if length == 1:
             return xp.ones_like(position)[..., None]
-        lines = pixel_centres(length, align_corners=self.align_corners)
-        nodes = xp.asarray(lines, dtype=position.dtype, device=_arrays.device(position))
-        inside = xp.clip(position, float(lines[0]), float(lines[-1]))
-        away = xp.abs(inside[..., None] - nodes) / float(lines[1] - lines[0])
+        edge = normalise(length - 1.0, length, align_corners=self.align_corners)
+        options = {"align_corners": self.align_corners, "xp": xp}
+        nodes = pixel_centres(length, device=_arrays.device(position), **options)
+        inside = xp.clip(position, -edge, edge)[..., None]
+        away = xp.abs(inside - xp.astype(nodes, position.dtype, copy=False))
+        away = away * ((length - 1) / (2 * edge))
         return xp.maximum(1 - away, xp.zeros_like(away))
 
     def __repr__(self) -> str:
-        return f"DenseFlow({self.size})"
+        return f"DenseFlow({self.size}{', align_corners=True' if self.align_corners else ''})"
 
 
 def _moved_with_the_nearest(family: Basis, theta: Array, points: Array) -> Array:
@@ -428,4 +440,4 @@ def _named(name: str, rows: int, columns: int, points: Any, regularisation: floa
     given = (
         f"{rows}, {columns}" if points is None else f"points={len(np.asarray(points))} of them"
     )
-    return f"{name}({given}{f', regularisation={regularisation:g}' if regularisation else ''})"
+    return f"{name}({given}{f', regularisation={regularisation!r}' if regularisation else ''})"

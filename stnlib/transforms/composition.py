@@ -42,6 +42,10 @@ class Composition(Family):
             raise ValueError("families: expected at least one family, got none")
         for i, family in enumerate(families):
             require_family(family, f"families[{i}]")
+            if not isinstance(family, Family) or hasattr(family, "state_dict"):
+                raise TypeError(
+                    f"families[{i}]: expected a Family that moves any point, got {family!r}"
+                )
         dimensions = {family.dimensions for family in families}
         if len(dimensions) > 1:
             raise ValueError(

@@ -51,7 +51,7 @@ def theta_to_pixel(
     array([[ 0.5 ,  0.  , -0.25],
            [ 0.  ,  0.5 , -0.25]])
     """
-    _check_matrix(theta, "theta")
+    _check_matrix(theta, "theta", plane=True)
     from_pixels = _axes(normalise, output_size, "output_size", theta, align_corners)
     to_pixels = _axes(unnormalise, input_size, "input_size", theta, align_corners)
     return compose(to_pixels, theta, from_pixels)
@@ -93,7 +93,7 @@ def pixel_to_theta(
     array([[1. , 0. , 0.5],
            [0. , 1. , 0. ]])
     """
-    _check_matrix(matrix, "matrix")
+    _check_matrix(matrix, "matrix", plane=True)
     from_theta = _axes(unnormalise, output_size, "output_size", matrix, align_corners)
     to_theta = _axes(normalise, input_size, "input_size", matrix, align_corners)
     return compose(to_theta, matrix, from_theta)
@@ -197,7 +197,7 @@ def theta_to_box(theta: Array, input_size: Size, *, align_corners: bool = False)
     >>> theta_to_box(box_to_theta(np.asarray([1.0, 0.0, 3.0, 4.0]), (4, 4)), (4, 4))
     array([1., 0., 3., 4.])
     """
-    xp = _check_matrix(theta, "theta")
+    xp = _check_matrix(theta, "theta", plane=True)
     height, width = require_size(input_size, "input_size")
     sx, sy = theta[..., 0, 0], theta[..., 1, 1]
     if bool(xp.any((theta[..., 0, 1] != 0) | (theta[..., 1, 0] != 0) | (sx < 0) | (sy < 0))):

@@ -125,4 +125,4 @@ def require_family(value: Any, name: str) -> None:
 
 def float_identity(values: Any) -> np.ndarray:
     """Return an identity's parameters as `Family.identity` promises them."""
-    return np.asarray(values, dtype=np.float64).reshape(-1)
+    return np.array(values, dtype=np.float64).reshape(-1)

@@ -11,7 +11,7 @@ from .._arrays import require_float
 from .algebra import inverse_3x3
 from .bases import Basis
 from .families import Family
-from .linear import Affine, ExponentialAffine, Factored, Linear
+from .linear import Affine, ExponentialAffine, Linear
 from .projective import Projective
 
 STEPS = 100  # of Gauss and Newton's method, at most
@@ -57,6 +57,10 @@ def fit(family: Family, source_points: Any, target_points: Any) -> np.ndarray:
     >>> fit(Similarity(), source, target).round(6) + 0.0
     array([2. , 0. , 0.5, 0.5])
     """
+    if not isinstance(family, Linear | Basis | Projective):
+        raise TypeError(
+            f"family: expected a linear or a projective one, or one with control points, got {family!r}"
+        )
     source, target = _pairs(family, source_points, target_points)
     if isinstance(family, ExponentialAffine):
         entries = _fit_table(Affine(dimensions=family.dimensions), source, target)
@@ -65,17 +69,16 @@ def fit(family: Family, source_points: Any, target_points: Any) -> np.ndarray:
     if isinstance(family, Affine):
         return _fit_table(family, source, target)
     if isinstance(family, Basis):
-        rows = family.basis(target)
-        return _solve(np.asarray(rows), source, len(target), len(family.control)).reshape(-1)
+        rows = np.asarray(family.basis(target))
+        # Outside the image a point keeps its distance from the nearest inside, which no control point explains.
+        still = np.asarray(family.apply(family.identity()[None], target)[0])
+        source = source - (still - rows @ family.control)
+        return _solve(rows, source, len(target), len(family.control)).reshape(-1)
     if isinstance(family, Projective):
         start = Projective().from_matrix(_homography(source, target)[None])
         theta = _refined(Projective(), start[0], source, target)
         return np.asarray(family.from_matrix(Projective().matrix(theta[None])))[0]
-    if isinstance(family, Factored | Linear):
-        return _refined(family, _start(family, source, target), source, target)
-    raise TypeError(
-        f"family: expected a linear or a projective one, or one with control points, got {family!r}"
-    )
+    return _refined(family, _start(family, source, target), source, target)
 
 
 def _pairs(family: Family, source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -145,12 +148,12 @@ def _start(family: Linear, source: np.ndarray, target: np.ndarray) -> np.ndarray
     if parts["translation"]:
         a, b = a - a.mean(0), b - b.mean(0)
     u, sizes, vt = np.linalg.svd(a.T @ b)
+    if sizes[family.dimensions - 2] <= FLAT * max(sizes[0], FLAT):
+        raise ValueError(_undetermined(len(target)))
     signs = np.ones(family.dimensions)
     signs[-1] = np.sign(np.linalg.det(u @ vt)) or 1.0
     linear = u @ np.diag(signs) @ vt
     if parts["scale"]:
-        if np.sum(b * b) == 0:
-            raise ValueError(_undetermined(len(target)))
         linear = linear * (sizes @ signs) / np.sum(b * b)
     shift = (
         source.mean(0) - linear @ target.mean(0)
@@ -171,7 +174,10 @@ def _homography(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     _, sizes, vt = np.linalg.svd(rows)
     if sizes[7] <= FLAT * sizes[0]:
         raise ValueError(_undetermined(len(target)))
-    return np.asarray(inverse_3x3(to_a, np) @ vt[-1].reshape(3, 3) @ to_b)
+    matrix = vt[-1].reshape(3, 3)
+    if np.linalg.matrix_rank(matrix, tol=FLAT) < 3:
+        raise ValueError(_undetermined(len(target)))
+    return np.asarray(inverse_3x3(to_a, np) @ matrix @ to_b)
 
 
 def _normalised(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

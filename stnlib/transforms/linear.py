@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -44,6 +45,7 @@ class Linear(Family):
         """
         raise NotImplementedError(f"{type(self).__name__}.matrix")
 
+    @np.errstate(all="ignore")  # on the way to a refusal
     def from_matrix(self, matrix: Array) -> Array:
         """Return the parameters of matrices that belong to the family.
 
@@ -86,8 +88,10 @@ class Linear(Family):
 
     def grid(self, theta: Array, size: Sequence[int], *, align_corners: bool = False) -> Array:
         """Generate the sampling grid of parameters: see `Family.grid` and `stnlib.affine_grid`."""
-        self.check_grid(theta, size)
-        return affine_grid(self.matrix(theta), size, align_corners=align_corners)
+        xp, size = self.check_grid(theta, size)
+        matrix = self.matrix(_arrays.to_float64(theta, xp))
+        grid = affine_grid(matrix, size, align_corners=align_corners)
+        return xp.astype(grid, theta.dtype, copy=False)
 
     def inverse(self, theta: Array) -> Array:
         """Return the parameters, shape (N, P), of the transforms that undo those of theta.
@@ -254,10 +258,7 @@ class Affine(Linear):
     def __repr__(self) -> str:
         if self._full:
             return "Affine()" if self.dimensions == 2 else "Affine(dimensions=3)"
-        rows = ", ".join(
-            "[" + ", ".join(repr(e) if isinstance(e, str) else f"{e:g}" for e in row) + "]"
-            for row in self.table
-        )
+        rows = ", ".join("[" + ", ".join(_written(e) for e in row) + "]" for row in self.table)
         return f"Affine([{rows}])"
 
 
@@ -278,6 +279,11 @@ def _full(dimensions: int) -> tuple[tuple[Entry, ...], ...]:
     )
 
 
+def _written(entry: Entry) -> str:
+    whole = not isinstance(entry, str) and float(entry).is_integer()
+    return repr(int(entry) if whole else entry)
+
+
 def _checked(table: Table) -> tuple[tuple[Entry, ...], ...]:
     """Return a table as tuples; raise unless it is one."""
     try:
@@ -296,6 +302,8 @@ def _checked(table: Table) -> tuple[tuple[Entry, ...], ...]:
                 )
         elif isinstance(entry, bool) or not isinstance(entry, Real):
             raise TypeError(f"table: expected numbers and names, got {entry!r}")
+        elif not math.isfinite(entry):
+            raise ValueError(f"table: expected finite numbers, got {entry!r}")
     return rows
 
 
@@ -414,6 +422,8 @@ class Factored(Linear):
         ways = (False, True) if dimensions == 2 else (False, True, "axis-angle", "quaternion")
         if rotation not in ways:
             raise ValueError(f"rotation: expected one of {ways}, got {rotation!r}")
+        if dimensions == 3 and rotation is True:
+            rotation = "axis-angle"
         self.dimensions = dimensions
         self.parts = {
             "scale": scale,
@@ -488,9 +498,11 @@ class Factored(Linear):
                 column / length[:, None]
                 for column, length in zip(columns, lengths, strict=True)
             ]
-            vector = _to_quaternion(turned, xp)
-            if parts["rotation"] != "quaternion":
-                vector = _to_axis_angle(vector, xp)
+            vector = (
+                _to_quaternion(turned, xp)
+                if parts["rotation"] == "quaternion"
+                else _to_axis_angle(turned, xp)
+            )
             found |= {"r" + axis: part for axis, part in zip("xyz", vector, strict=True)}
         else:
             lengths = [matrix[:, i, i] for i in range(d)]
@@ -515,7 +527,7 @@ class Factored(Linear):
             raise ValueError(
                 "&: expected both scales as logarithms or neither, got one of each"
             )
-        if one["rotation"] and two["rotation"] and str(one["rotation"]) != str(two["rotation"]):
+        if one["rotation"] and two["rotation"] and one["rotation"] != two["rotation"]:
             raise ValueError(
                 f"&: expected one kind of rotation, got {one['rotation']!r} and {two['rotation']!r}"
             )
@@ -681,25 +693,53 @@ def _axis_angle(x: Array, y: Array, z: Array, xp: Any) -> list[Array]:
     ]
 
 
+def _unit_quaternion(columns: Sequence[Array], xp: Any) -> tuple[Array, list[Array]]:
+    """Return the real part, not negative, and x, y and z of the unit quaternions of rotations, given by columns."""
+    m = [[columns[c][:, r] for c in range(3)] for r in range(3)]
+    x, y, z = m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]
+    xy, xz, yz = m[0][1] + m[1][0], m[0][2] + m[2][0], m[1][2] + m[2][1]
+    squares = [  # four times the square of each part
+        1 + m[0][0] + m[1][1] + m[2][2],
+        1 + m[0][0] - m[1][1] - m[2][2],
+        1 - m[0][0] + m[1][1] - m[2][2],
+        1 - m[0][0] - m[1][1] + m[2][2],
+    ]
+    # All four times one part: the largest, which is far from 0.
+    rows = [
+        [squares[0], x, y, z],
+        [x, squares[1], xy, xz],
+        [y, xy, squares[2], yz],
+        [z, xz, yz, squares[3]],
+    ]
+    largest = xp.argmax(xp.stack(squares, axis=-1), axis=-1)
+    parts = []
+    for column in range(4):
+        part = rows[0][column]
+        for row in range(1, 4):
+            part = xp.where(largest == row, rows[row][column], part)
+        parts.append(part)
+    length = xp.sqrt(sum(part * part for part in parts))
+    length = xp.where(parts[0] < 0, -length, length)
+    real, *vector = (part / length for part in parts)
+    return real, vector
+
+
 def _to_quaternion(columns: Sequence[Array], xp: Any) -> list[Array]:
     """Return x, y and z of the quaternion (1, x, y, z) of rotations, given by their columns."""
-    entry = [[columns[c][:, r] for c in range(3)] for r in range(3)]
-    real = 1 + entry[0][0] + entry[1][1] + entry[2][2]  # 4 w² of the normalised one
-    if bool(xp.any(real <= 1e-9)):
+    real, vector = _unit_quaternion(columns, xp)
+    if bool(xp.any(real < 1e-6)):
         raise ValueError(
-            "matrix: expected a rotation by less than half a turn, got half a turn; no parameters express it"
+            "matrix: expected a rotation by less than half a turn, got half a turn, which has no such quaternion; "
+            'use rotation="axis-angle"'
         )
-    return [
-        (entry[2][1] - entry[1][2]) / real,
-        (entry[0][2] - entry[2][0]) / real,
-        (entry[1][0] - entry[0][1]) / real,
-    ]
+    return [part / real for part in vector]
 
 
-def _to_axis_angle(vector: Sequence[Array], xp: Any) -> list[Array]:
-    """Return the axis times the angle of quaternions (1, x, y, z): their length is tan(angle / 2)."""
-    length = xp.sqrt(sum(v * v for v in vector))
+def _to_axis_angle(columns: Sequence[Array], xp: Any) -> list[Array]:
+    """Return the axis times the angle of rotations, given by their columns."""
+    real, vector = _unit_quaternion(columns, xp)
+    length = xp.sqrt(sum(part * part for part in vector))
     small = length < 1e-6
     safe = xp.where(small, xp.ones_like(length), length)
-    factor = xp.where(small, 2 * xp.ones_like(length), 2 * xp.atan(safe) / safe)
-    return [factor * v for v in vector]
+    factor = xp.where(small, 2 * xp.ones_like(length), 2 * xp.atan2(length, real) / safe)
+    return [factor * part for part in vector]
