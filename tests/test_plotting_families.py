@@ -127,3 +127,12 @@ def test_the_table_holds_every_cell_and_scrolls():
     assert table.count("<tr>") == 3
     for cell in ("affine", "never", "b", "c"):
         assert f">{cell}<" in table
+
+
+def test_the_choices_are_sized_by_the_families_themselves():
+    rows = {row["family"]: row for row in figures.choices()}
+    assert rows["thin plate spline"]["parameters"] == "32"
+    assert rows["dense flow"]["parameters"] == "1,568"
+    assert rows["affine"]["products a pixel"] == "4"
+    assert len({tuple(row) for row in rows.values()}) == 1
+    assert all(all(row.values()) for row in rows.values())

@@ -11,6 +11,7 @@ from matplotlib import patheffects
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from .. import transforms
 from ..coordinates import regular_grid
 from ..sampling import grid_sample
 from .images import frame, show_image
@@ -331,6 +332,108 @@ def show_residuals(
     for spine in ax.spines.values():
         spine.set_visible(False)
     return figure
+
+
+def choices() -> list[dict[str, str]]:
+    """Return what there is to choose from, a row a family: sizes of the families themselves, and words.
+
+    Returns
+    -------
+    list of dicts
+        Of columns' titles to text, for `choice_table`.
+    """
+    families = transforms
+    rows = [
+        (
+            "attention",
+            families.Attention(),
+            "unless s is 0",
+            "place and size",
+            "anything turned",
+        ),
+        (
+            "similarity",
+            families.Similarity(log=True),
+            "always",
+            "place, size, turn",
+            "views from the side",
+        ),
+        (
+            "affine",
+            families.Affine(),
+            "unless its determinant is 0",
+            "all of these, and shear",
+            "a collapse to a line",
+        ),
+        (
+            "affine, by exponential",
+            families.ExponentialAffine(),
+            "always, by \N{MINUS SIGN}θ",
+            "the same",
+            "mirror images",
+        ),
+        (
+            "projective",
+            families.FourCorners(),
+            "unless singular",
+            "flat things, seen from anywhere",
+            "the horizon in view",
+        ),
+        (
+            "thin plate spline",
+            families.ThinPlateSpline(4, 4),
+            "no; may fold",
+            "smooth bends",
+            "large or local ones",
+        ),
+        (
+            "piecewise affine",
+            families.PiecewiseAffine(4, 4),
+            "cell by cell; may fold",
+            "bends, cheaply",
+            "kinks",
+        ),
+        ("B-spline", families.BSpline(6, 6), "no; may fold", "local bends", "large shifts"),
+        (
+            "velocity field",
+            families.StationaryVelocity(6, 6),
+            "always, by \N{MINUS SIGN}θ",
+            "bends, without a fold",
+            "hurry: it takes the most time",
+        ),
+        (
+            "dense flow",
+            families.DenseFlow((28, 28)),
+            "no; may fold",
+            "anything small",
+            "flat regions, large shifts",
+        ),
+    ]
+    titles = "family", "parameters", "invertible", "products a pixel", "undoes", "fails at"
+    return [
+        dict(
+            zip(
+                titles,
+                (name, f"{family.num_parameters:,}", inverse, _products(family), undoes, fails),
+                strict=True,
+            )
+        )
+        for name, family, inverse, undoes, fails in rows
+    ]
+
+
+def _products(family: Any) -> str:
+    """Return how many multiplications a pixel of the grid takes, as text."""
+    if isinstance(family, transforms.Linear):
+        return "4"
+    if isinstance(family, transforms.Projective):
+        return "6, and 2 divisions"
+    if isinstance(family, transforms.DenseFlow):
+        return "0"
+    count = str(family.num_parameters)
+    return (
+        f"{count}, and a drift" if isinstance(family, transforms.StationaryVelocity) else count
+    )
 
 
 def choice_table(rows: Sequence[Mapping[str, str]]) -> str:
