@@ -97,9 +97,8 @@ def _pack(
     """
     lanes = len(kind[2])
     if lanes == 1:
-        start = np.uint64(
-            first * size + at
-        )  # not negative, or the loop would not become vectors
+        # Indices that cannot be negative: else the loop would not become vectors.
+        start = np.uint64(first * size + at)
         for p in range(np.uint64(length)):
             packed[np.uint64(to) + p] = planes[start + p]
         return
@@ -634,9 +633,8 @@ def _backward(
                 _backward_edges(
                     kind, packed, outer, stage, found, problem, edges, slopes, sums, outer_sums
                 )
-            for e in range(
-                away
-            ):  # of one value, no slope: but NaN beside a value that is not finite
+            for e in range(away):
+                # One value has no slope: 0, but NaN if it is not finite.
                 q = edges.away[e]
                 slopes[0, q] = 0 * dot_lanes(kind, outer, 0, stage, q)
                 slopes[1, q] = slopes[2, q] = slopes[0, q]

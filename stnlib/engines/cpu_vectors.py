@@ -806,9 +806,6 @@ class _Lanes(_Loop):
     def weights(self, i: int) -> list[list[Any]]:
         return self.tap_weights(i, self.lanes, self._load)
 
-    def slopes(self, i: int) -> list[list[Any]]:
-        return self.tap_slopes(i, self.lanes, self._load)
-
     def pixel(self, z: int, y: int, x: int) -> Any:
         """Return a pointer to the lanes of one tap."""
         builder, integer = self.builder, ir.IntType(64)
