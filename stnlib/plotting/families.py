@@ -151,7 +151,7 @@ def show_horizon(family: Any, theta: np.ndarray, extent: float = 3.0) -> Figure:
     ax.contour(line, line, denominator, levels=[0], colors=[RED], linewidths=2)
     ax.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, edgecolor=GREEN, linewidth=2.5))
     ax.text(0, 0, "output", color="white", ha="center", va="center", backgroundcolor=GREEN)
-    ax.set(xlabel="$x_t$", ylabel="$y_t$", aspect="equal")
+    ax.set(xlabel="$x^t$", ylabel="$y^t$", aspect="equal")
     return figure
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _arrays
 from .._arrays import Array, require_length
+from ..coordinates import regular_grid
 from ..sampling import grid_sample
 from .bases import BSpline, DenseFlow, PiecewiseAffine
 from .families import Family
@@ -35,7 +36,24 @@ class _Velocity(Family):
         return -theta
 
     def velocity(self, theta: Array, points: Array) -> Array:
-        """Return the velocity at points, shape (N, K, 2), in normalised coordinates a unit of time."""
+        """Return the velocity at points.
+
+        Parameters
+        ----------
+        theta : array of float32 or float64, shape (N, P)
+        points : array of the same dtype, shape (K, 2) or (N, K, 2)
+            Normalised coordinates.
+
+        Returns
+        -------
+        array, shape (N, K, 2)
+            Normalised coordinates a unit of time.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If theta or points is not such an array.
+        """
         raise NotImplementedError(f"{type(self).__name__}.velocity")
 
 
@@ -85,7 +103,7 @@ class StationaryVelocity(_Velocity):
         self._flow = DenseFlow((resolution, resolution), align_corners=True)
 
     def velocity(self, theta: Array, points: Array) -> Array:
-        """Return the velocity at points, shape (N, K, 2): see `_Velocity.velocity`."""
+        """Return the velocity at points, shape (N, K, 2), in normalised coordinates a unit of time."""
         self.check(theta, points)
         return self._spline.basis(points) @ self._spline._moved(theta)
 
@@ -111,7 +129,8 @@ class StationaryVelocity(_Velocity):
         velocity = xp.reshape(
             basis @ self._spline._moved(theta), (theta.shape[0], side, side, 2)
         )
-        still = xp.asarray(_still(side), dtype=theta.dtype, device=_arrays.device(theta))
+        options = {"align_corners": True, "xp": xp, "device": _arrays.device(theta)}
+        still = xp.astype(regular_grid((side, side), **options), theta.dtype, copy=False)
         step = 1 / 2**self.squarings
         # The first small step takes the velocity from its middle, which is right to second order.
         flow = step * self._read(velocity, still + step / 2 * velocity, xp)
@@ -135,11 +154,6 @@ class StationaryVelocity(_Velocity):
     def __repr__(self) -> str:
         rows, columns = self._spline.shape
         return f"StationaryVelocity({rows}, {columns}, squarings={self.squarings}, resolution={self.resolution})"
-
-
-def _still(side: int) -> np.ndarray:
-    line = np.linspace(-1, 1, side)
-    return np.stack(np.meshgrid(line, line), -1)
 
 
 class PiecewiseAffineVelocity(_Velocity):
@@ -177,7 +191,7 @@ class PiecewiseAffineVelocity(_Velocity):
         self.steps = require_length(steps, "steps")
 
     def velocity(self, theta: Array, points: Array) -> Array:
-        """Return the velocity at points, shape (N, K, 2): see `_Velocity.velocity`."""
+        """Return the velocity at points, shape (N, K, 2), in normalised coordinates a unit of time."""
         xp = self.check(theta, points)
         n, (rows, columns) = theta.shape[0], self.shape
         points = xp.broadcast_to(points, (n, *points.shape[-2:]))
