@@ -529,6 +529,14 @@ def test_what_is_missing_is_one_sentence(monkeypatch, package, argument):
     assert "Traceback" not in done.output
 
 
+def test_a_gpu_is_measured_without_numba(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.delattr(engines, "cpu_threads", raising=False)
+    monkeypatch.setitem(sys.modules, "stnlib.engines.cpu_threads", None)
+    with suite._threads(1):
+        assert torch.get_num_threads() == 1
+
+
 def test_the_bar_names_the_job(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert list(cli._with_a_bar([("one", None), ("two", None)])) == [

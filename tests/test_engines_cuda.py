@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import stnlib
-from stnlib import engines
+from stnlib import _arrays, engines
 from stnlib.engines import deterministic, emulator
 from stnlib.nn import SpatialTransformer, functional
 
@@ -347,6 +347,7 @@ def test_cupy_captures_a_graph_too():
     theta = cupy.asarray(thetas(1, 1, 2))
     output = cupy.empty((1, 2, 30, 30), "float32")
     stnlib.affine_sample(input, theta, (30, 30))
+    cupy.cuda.Device().synchronize()  # the other stream does not wait for this one
     with cupy.cuda.Stream(non_blocking=True) as stream:
         stream.begin_capture()
         output[...] = stnlib.affine_sample(input, theta, (30, 30))
@@ -521,6 +522,24 @@ def test_cupy_arrays_are_handed_over_on_their_device(pretended):
     assert log == ["array's device", "sample_affine"]
     expected = stnlib.affine_sample(np.asarray(input), theta, (4, 7), engine="reference")
     assert_close(output, expected, "float64")
+
+
+class Device:
+    """A device as CuPy's is: it can be compared, and has no hash."""
+
+    __hash__ = None
+
+    def __init__(self, number):
+        self.number = number
+
+    def __eq__(self, other):
+        return self.number == other.number
+
+
+def test_devices_are_compared_by_what_they_equal():
+    _arrays._require_one_device({"input": Device(0), "theta": Device(0)})
+    with pytest.raises(ValueError, match="arrays on different devices: input is on"):
+        _arrays._require_one_device({"input": Device(0), "theta": Device(1)})
 
 
 def test_a_missing_cupy_is_one_clear_sentence(monkeypatch):

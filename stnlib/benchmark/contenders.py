@@ -236,13 +236,14 @@ def _cupy(case: Case, direction: str) -> Run:
 def _affine_transform(case: Case, ndimage: Any, xp: Any) -> Run:
     """Call affine_transform, which names the row first, for each channel of each image."""
     image, size = case.arrays.image, case.size.output
-    matrices = xp.asarray(_matrices(case)[:, ::-1, [1, 0, 2]])
+    matrices = _matrices(case)[:, ::-1, [1, 0, 2]]
+    # CuPy reads the shift on the CPU: on the GPU it would be waited for.
+    turns, shifts = xp.asarray(matrices[:, :, :2]), matrices[:, :, 2]
     options = {"order": 1, "mode": "grid-constant", "prefilter": False}
 
     def run() -> list[Any]:
         output = xp.empty((*image.shape[:2], *size), image.dtype)
-        for channels, matrix, targets in zip(image, matrices, output, strict=True):
-            turn, shift = matrix[:, :2], matrix[:, 2]
+        for channels, turn, shift, targets in zip(image, turns, shifts, output, strict=True):
             for channel, target in zip(channels, targets, strict=True):
                 ndimage.affine_transform(channel, turn, shift, size, target, **options)
         return [output]

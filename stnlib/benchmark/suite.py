@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from .._extras import require
-from ..engines import cpu_threads
 from ..experiments import records
 from . import BASELINE, OURS, SIZES, USUAL, first_call, memory, scaling, training
 from .cases import Case, bytes_moved, errors
@@ -222,7 +221,11 @@ def _environment(device: str) -> Record:
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Make the engine and whichever libraries are installed use so many threads in a ``with`` block."""
-    before: list[tuple[Callable[[Any], Any], Any]] = [(cpu_threads.set_num_threads, None)]
+    before: list[tuple[Callable[[Any], Any], Any]] = []
+    with contextlib.suppress(ImportError):  # a GPU's engine needs no Numba, nor one that works
+        from ..engines import cpu_threads
+
+        before.append((cpu_threads.set_num_threads, None))
     for name, setter, getter in (
         ("torch", "set_num_threads", "get_num_threads"),
         ("cv2", "setNumThreads", "getNumThreads"),
