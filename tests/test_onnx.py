@@ -130,6 +130,23 @@ def test_a_spatial_transformer_is_exported_whole(mode, align_corners):
     assert_same(module, image)
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_bounds_downsampling_and_theta_are_exported_too(dimensions):
+    image, theta, _ = problem(dimensions)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(image[0].numel(), theta[0].numel()))
+    family = transforms.Affine(dimensions=dimensions)
+    options = {"bounds": 0.3, "initial": theta[0].flatten(), "downsample": 2}
+    module = SpatialTransformer(network, family, padding_mode="border", **options).eval()
+    with torch.no_grad():
+        network[1].weight.normal_(std=0.1)
+        expected = module(image, return_theta=True)
+    model = exported(module, image, True)
+    assert [node.op_type for node in model.graph.node].count("GridSample") == 1
+    for actual, wanted in zip(run(model, image), expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5)
+    assert (expected[1] - theta[0].flatten()).abs().max() > 0.1
+
+
 def test_a_kernel_that_equals_a_named_one_is_exported_too():
     image, theta, out = problem(2)
     assert_same(Two(out, mode=Bicubic(a=-0.75)), image, theta)

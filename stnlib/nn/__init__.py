@@ -6,7 +6,12 @@ require("torch", "torch", "stnlib.nn")
 
 from . import functional, models  # noqa: E402
 from .learned_basis import LearnedBasis  # noqa: E402
-from .spatial_transformer import SpatialTransformer, initialise_identity, total_matrix  # noqa: E402
+from .spatial_transformer import (  # noqa: E402
+    SpatialTransformer,
+    initialise_identity,
+    parameter_groups,
+    total_matrix,
+)
 
 __all__ = [
     "LearnedBasis",
@@ -14,5 +19,6 @@ __all__ = [
     "functional",
     "initialise_identity",
     "models",
+    "parameter_groups",
     "total_matrix",
 ]
