@@ -192,41 +192,66 @@ def test_answers_have_one_scale():
 # ---- What was measured ----
 
 
-def _record(**changes):
-    one = {
-        "size": "d",
-        "direction": "forward",
-        "contender": "stnlib",
-        "seconds": {"median": 0.000125},
-        "ratio": {"median": 5.0},
-        "of_copy_bandwidth": {"median": 0.9},
+def _one(size, direction, contender, milliseconds, ratio=None, of_copy=None):
+    """Return a measurement as a benchmark's record has it."""
+    rest = {"ratio": ratio, "of_copy_bandwidth": of_copy}
+    return {
+        "size": size,
+        "direction": direction,
+        "contender": contender,
+        "shape": {"n": 64, "c": 1, "input": [60, 60], "output": [30, 20]},
+        "seconds": {"median": milliseconds / 1000},
+        **{name: value and {"median": value} for name, value in rest.items()},
     }
-    copy = {**one, "contender": "copy", "ratio": None}
-    skipped = {"size": "d", "direction": "forward", "contender": "kornia", "skipped": "missing"}
-    made_up = {
-        "command": "stnlib bench --device cuda",
-        "device": "cuda",
-        "environment": {"gpu": "A made-up card"},
-        "cases": [one, copy, skipped],
+
+
+RECORD = {
+    "environment": {"gpu": "A made-up card"},
+    "rounds": 7,
+    "cases": [
+        _one("d", "forward", "stnlib", 0.125, 4.0, 0.25),
+        _one("d", "forward", "torch-planar", 0.25, 2.0, 0.125),
+        _one("d", "forward", "torch", 0.5, 1.0, 0.0625),
+        _one("d", "forward", "copy", 0.03125),
+        {"size": "d", "direction": "forward", "contender": "kornia", "skipped": "missing"},
+        _one("d", "backward", "stnlib", 2.0, 0.5, 0.5),
+        _one("d", "backward", "stnlib-deterministic", 4.0, 0.25, 0.25),
+        _one("d", "backward", "torch", 1.0, 1.0, 1.0),
+        _one("d", "backward", "copy", 1.0),
+    ],
+}
+
+
+def test_a_record_names_its_hardware_and_its_figures():
+    head, columns, forward, backward = kernels.measured(RECORD).splitlines()
+    assert head == "A made-up card, medians of 7 rounds, ms"
+    assert columns.split()[:3] == ["PyTorch", "stnlib", "arrays"]
+    assert forward.split() == [
+        *("d", "forward", "0.500", "0.125", "4.00×", "–", "–", "0.031", "25.0%")
+    ]
+    assert backward.split() == [
+        *("d", "backward", "1.000", "2.000", "0.50×", "–", "4.000", "1.000", "50.0%")
+    ]
+
+
+def test_bars_begin_at_pytorch_and_a_copy_is_a_line():
+    figure = kernels.show_measured(RECORD)
+    forward, backward = figure.axes
+    assert [ax.get_title() for ax in figure.axes] == ["forward", "backward"]
+
+    def ends(ax):
+        return [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
+
+    assert ends(forward) == [(1, 4.0), (1, 2.0)]
+    assert ends(backward) == [(1, 0.5), (1, 0.25)]
+    assert [t.get_text() for t in forward.texts] == ["4.00", "2.00"]
+    floor = [line for line in forward.lines if line.get_label() == "a copy of the bytes"]
+    assert [list(line.get_xdata()) for line in floor] == [[16.0, 16.0]]
+    assert [t.get_text() for t in forward.get_yticklabels()] == ["d: 64 × 1\n30 × 20"]
+    assert {t.get_text() for t in figure.legends[0].get_texts()} == {
+        *(label for label, _ in kernels.WHO.values()),
+        "a copy of the bytes",
     }
-    return {**made_up, **changes}
-
-
-def test_without_a_record_it_says_so(tmp_path):
-    (tmp_path / "cpu.json").write_text(json.dumps(_record(device="cpu")))
-    (tmp_path / "other.json").write_text("{}")
-    assert kernels.measured(tmp_path) == []
-    assert "No GPU has been measured yet" in kernels.measured_text([])
-
-
-def test_a_record_names_its_hardware_and_its_figures(tmp_path):
-    (tmp_path / "gpu.json").write_text(json.dumps(_record()))
-    text = kernels.measured_text(kernels.measured(tmp_path))
-    head, columns, ours, copy = text.splitlines()
-    assert head == "Measured on A made-up card: stnlib bench --device cuda"
-    assert columns.split() == ["size", "direction", "who", "ms", "×", "PyTorch", "of", "copy"]
-    assert ours.split() == ["d", "forward", "stnlib", "0.125", "5.00", "0.90"]
-    assert copy.split() == ["d", "forward", "copy", "0.125", "–", "0.90"]
 
 
 def test_registers_are_a_table_or_a_sentence(tmp_path):
@@ -244,7 +269,8 @@ def test_registers_are_a_table_or_a_sentence(tmp_path):
 
 
 def test_colours_are_the_books():
-    assert set(kernels.MOVED.values()) <= {BLUE, RED, GREEN, plotting.PURPLE}
+    used = {*kernels.MOVED.values(), *(colour for _, colour in kernels.WHO.values())}
+    assert used <= {BLUE, RED, GREEN, plotting.PURPLE}
 
 
 # ---- The source, as the chapter shows it ----

@@ -22,6 +22,11 @@ Size = tuple[int, int]
 COLOURS = (BLUE, RED, GREEN, PURPLE)
 WARP = 32
 SECTOR = 32  # bytes: the least that a GPU's memory hands over
+WHO = {  # contenders as `show_measured` draws them
+    "stnlib": ("stnlib", BLUE),
+    "stnlib-deterministic": ("stnlib, deterministic", GREEN),
+    "torch-planar": ("PyTorch, planar grid", RED),
+}
 MOVED = {  # arrays as `show_bytes` draws them
     "images": BLUE,
     "grid": RED,
@@ -421,47 +426,106 @@ def show_answers(answers: Mapping[str, np.ndarray]) -> Figure:
 # ---- What was measured ---------------------------------------------------------------------------
 
 
-def measured(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of a folder that were measured on a GPU; none if nobody has."""
-    found = [records.read(path) for path in sorted(folder.glob("*.json"))]
-    return [one for one in found if one.get("device") == "cuda" and one.get("cases")]
-
-
-def measured_text(found: Sequence[Mapping[str, Any]]) -> str:
-    """Return what records from a GPU say, as a table; where there is none, a sentence that says so.
+def measured(record: Mapping[str, Any]) -> str:
+    """Return what a benchmark's record says, as a table: times in milliseconds, a row for each size and direction.
 
     Parameters
     ----------
-    found : sequence of dict
-        As `measured` returns them.
+    record : dict
+        As `stnlib.benchmark.suite.run` returns it, measured on a GPU.
 
     Returns
     -------
     str
+        Of PyTorch, and of the package: through autograd; on arrays; on arrays, deterministic; how many times as fast
+        as PyTorch the first of these is; of a copy of the bytes that must move, and the copy's part of our time.
     """
-    if not found:
-        return "No GPU has been measured yet: results/ has no record of one. make gpu makes it."
-    lines = []
-    for record in found:
+    lines = [
+        f"{record['environment']['gpu']}, medians of {record['rounds']} rounds, ms",
+        f"{'':<21}{'PyTorch':>9}{'stnlib':>9}{'':>8}{'arrays':>9}{'determ.':>9}{'copy':>9}{'of copy':>9}",
+    ]
+    for (size, direction), found in _measurements(record).items():
+        times = {
+            who: f"{1e3 * found[who]['seconds']['median']:.3f}" if who in found else "–"
+            for who in ("torch", "stnlib", "stnlib-arrays", "stnlib-deterministic", "copy")
+        }
+        ours = found["stnlib"]
         lines.append(
-            f"Measured on {record['environment'].get('gpu', 'a GPU')}: {record['command']}"
+            f"{size}  {direction:<18}{times['torch']:>9}{times['stnlib']:>9}"
+            f"{ours['ratio']['median']:>7.2f}×{times['stnlib-arrays']:>9}"
+            f"{times['stnlib-deterministic']:>9}{times['copy']:>9}"
+            f"{ours['of_copy_bandwidth']['median']:>9.1%}"
         )
-        lines.append(
-            f"{'size':<5}{'direction':<18}{'who':<22}{'ms':>9}{'× PyTorch':>11}{'of copy':>9}"
-        )
-        for one in record["cases"]:
-            if not one.get("seconds"):
-                continue
-            ratio, copy = (_median(one, key) for key in ("ratio", "of_copy_bandwidth"))
-            lines.append(
-                f"{one['size']:<5}{one['direction']:<18}{one['contender']:<22}"
-                f"{1e3 * one['seconds']['median']:>9.3f}{ratio:>11}{copy:>9}"
-            )
     return "\n".join(lines)
 
 
-def _median(one: Mapping[str, Any], key: str) -> str:
-    return f"{one[key]['median']:.2f}" if one.get(key) else "–"
+def show_measured(record: Mapping[str, Any]) -> Figure:
+    """Draw how many times as fast as PyTorch the package is, and a copy of the bytes that must move.
+
+    Parameters
+    ----------
+    record : dict
+        As for `measured`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A panel for each direction, bars for each size. A bar begins at 1, which is PyTorch, and goes to the left if it
+        is slower.
+    """
+    found = _measurements(record)
+    directions = list(dict.fromkeys(direction for _, direction in found))
+    figure, axes = plt.subplots(
+        -(-len(directions) // 2), 2, figsize=(8, 5.4), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, direction in zip(axes.flat, directions, strict=False):
+        sizes = [size for size, other in found if other == direction]
+        for row, size in enumerate(sizes):
+            _bars(ax, row, found[size, direction])
+        ax.set_yticks(range(len(sizes)), [_size(size, found) for size in sizes], size=9)
+        ax.axvline(1, color=GREY, linewidth=1)
+        ax.set(xscale="log", xlim=(0.02, 500), title=direction)
+        ax.xaxis.set_major_formatter("{x:g}×")
+    for ax in axes[-1]:
+        ax.set_xlabel("times as fast as PyTorch")
+    axes[0, 0].invert_yaxis()
+    shown = [ax.get_legend_handles_labels() for ax in axes.flat]
+    unique = {label: handle for some in shown for handle, label in zip(*some, strict=True)}
+    figure.legend(
+        unique.values(), unique.keys(), loc="outside lower center", ncols=4, fontsize=9
+    )
+    return figure
+
+
+def _bars(ax: Axes, row: int, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw the ratios to PyTorch of one size in one direction, and where a copy would be."""
+    for place, (who, (label, colour)) in enumerate(WHO.items()):
+        if who not in found:
+            continue
+        ratio, height = found[who]["ratio"]["median"], row + 0.26 * (place - 1)
+        ax.barh(height, ratio - 1, left=1, color=colour, height=0.24, label=label)
+        end, side = (1.1 * ratio, "left") if ratio >= 1 else (ratio / 1.1, "right")
+        ax.text(end, height, f"{ratio:.2f}", ha=side, va="center", size=8)
+    floor = found["torch"]["seconds"]["median"] / found["copy"]["seconds"]["median"]
+    ax.plot([floor] * 2, [row - 0.38, row + 0.38], color=GREY, label="a copy of the bytes")
+
+
+def _measurements(
+    record: Mapping[str, Any],
+) -> dict[tuple[str, str], dict[str, Mapping[str, Any]]]:
+    """Return a record's measurements by size and direction, and then by who was measured."""
+    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for one in record["cases"]:
+        if "seconds" in one:
+            found.setdefault((one["size"], one["direction"]), {})[one["contender"]] = one
+    return found
+
+
+def _size(name: str, found: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return a size's name, its images and channels, and the sides of their outputs."""
+    shape = next(some["stnlib"]["shape"] for (size, _), some in found.items() if size == name)
+    height, width = shape["output"]
+    return f"{name}: {shape['n']} × {shape['c']}\n{height} × {width}"
 
 
 def registers(folder: Path, case: str) -> str:
