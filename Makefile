@@ -56,7 +56,8 @@ gpu: export PYTHONPATH := .$(if $(PYTHONPATH),:$(PYTHONPATH))
 gpu:  ## on a machine with an NVIDIA GPU, installing nothing: its tests, benchmarks and sanitizers (PYTHON=… that has CuPy)
 	@$(ON_GPU) -c 'from stnlib.engines.cuda import cupy; import sys; \
 	    sys.exit(None if cupy.cuda.is_available() else "CuPy finds no GPU")'
-	$(ON_GPU) -m pytest -q -rs -m gpu -p no:cacheprovider tests/test_engines_cuda.py
+	$(ON_GPU) -m pytest -q -rs -m gpu -p no:cacheprovider \
+	    tests/test_engines_cuda.py tests/test_table1.py
 	$(ON_GPU) -c 'from stnlib.cli import main; main()' bench --device cuda --scaling --first-call --training \
 	    --json results/bench_gpu.json
 	@if ! command -v compute-sanitizer >/dev/null; then echo "compute-sanitizer is not on PATH: left out"; exit; fi; \

@@ -27,7 +27,7 @@ from stnlib.data.distortions import (
     ProjectiveDistortion,
     R,
 )
-from stnlib.training.loop import batches
+from stnlib.training import DistortedDigits
 
 CLASS_COUNTS = {
     "train": [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
@@ -298,7 +298,7 @@ def test_a_part_of_a_draw_distorts_a_part_of_the_images(distortion, digits):
 @EVERY_DISTORTION
 def test_every_distortion_feeds_the_training_loop(distortion):
     images, labels = mnist.load("test")
-    batch, _ = next(batches(images, labels, distortion, 8, np.random.default_rng(0)))
+    batch, _ = DistortedDigits(images, labels, distortion, 8, seed=0)(0)
     assert tuple(batch.shape) == (8, 1, *distortion.size)
     assert batch.dtype == torch.float32
     assert 0 <= float(batch.min()) <= float(batch.max()) <= 1

@@ -1,5 +1,7 @@
 import json
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +49,8 @@ def test_a_record_survives_a_write_that_fails(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b'{"runs": [', b"not JSON", b'{"runs": ["\xff\xfe"]}', b"[]", b"3"]
+    "content",
+    [b"", b'{"runs": [', b"not JSON", b'{"runs": ["\xff\xfe"]}', b"[]", b"3", b"null"],
 )
 def test_a_file_that_is_no_whole_record_is_named_in_one_sentence(tmp_path, content):
     path = tmp_path / "record.json"
@@ -57,6 +60,84 @@ def test_a_file_that_is_no_whole_record_is_named_in_one_sentence(tmp_path, conte
     ) as caught:
         records.read(path)
     assert str(caught.value).startswith(f"{path} is not a whole record")
+
+
+def test_a_list_of_records_comes_back_with_a_line_for_each(tmp_path):
+    path, runs = tmp_path / "runs.json", [{"error": 0.5, "note": "θ"}, {"error": [1, 2]}]
+    records.write(path, runs)
+    assert records.read(path, list) == runs
+    assert [
+        json.loads(line.rstrip(",")) for line in path.read_text().splitlines()[1:-1]
+    ] == runs
+    records.write(path, [])
+    assert records.read(path, list) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "holds"),
+    [("{}", list, "dict"), ("[]", dict, "list"), ("3", list, "int")],
+)
+def test_a_record_of_another_kind_is_refused(tmp_path, content, kind, holds):
+    path = tmp_path / "record.json"
+    path.write_text(content)
+    with pytest.raises(
+        ValueError, match=rf"is not a whole record \(it holds a {holds}\); remove it"
+    ):
+        records.read(path, kind)
+
+
+def test_records_are_added_to_those_that_are_there(tmp_path):
+    path = tmp_path / "new" / "runs.json"
+    records.add(path, [{"run": 0}])
+    records.add(path, [{"run": 1}, {"run": 2}])
+    records.add(path, [])
+    assert records.read(path, list) == [{"run": 0}, {"run": 1}, {"run": 2}]
+
+
+def test_nothing_is_added_to_what_is_no_list(tmp_path):
+    path = tmp_path / "runs.json"
+    for content in ("{}", '[{"run": 0},'):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="is not a whole record"):
+            records.add(path, [{"run": 1}])
+        assert path.read_text() == content
+
+
+ADDING = """
+import sys
+from pathlib import Path
+from stnlib.experiments import records
+who, path = int(sys.argv[1]), Path(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.read()  # which ends for all at once
+for number in range(20):
+    records.add(path, [{"who": who, "number": number}])
+"""
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "runs.json"
+    adding = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADDING, str(who), str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for who in range(4)
+    ]
+    for process in adding:
+        assert process.stdout.readline() == "ready\n"
+    for process in adding:
+        process.stdin.close()
+    assert [process.wait(60) for process in adding] == [0] * 4
+    for process in adding:
+        process.stdout.close()
+    found = [(run["who"], run["number"]) for run in records.read(path, list)]
+    assert len(found) == 80
+    assert set(found) == {(who, number) for who in range(4) for number in range(20)}
+    for who in range(4):
+        assert [number for one, number in found if one == who] == list(range(20))
 
 
 def test_a_missing_record_is_an_os_error(tmp_path):
@@ -139,7 +220,7 @@ def test_the_test_set_is_the_same_each_time_and_known_by_its_thetas(whole_test_s
     first = rts.RTS.apply(rts.mnist.to_input(rts.mnist.load("test")[0][:3]), theta[:3])
     np.testing.assert_array_equal(images[:3].numpy(), first)
     np.testing.assert_array_equal(
-        theta, rts.RTS.theta(10_000, np.random.default_rng(rts.TEST_SEED))
+        theta, rts.RTS.theta(10_000, np.random.default_rng(1506_02025))
     )
 
 

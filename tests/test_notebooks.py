@@ -20,6 +20,10 @@ IGNORED: dict[str, list[str]] = {
     "05_training": [
         "errors = {",
     ],
+    "07_distorted_mnist": [
+        "# the digits of a minute's training",
+        "# the digits of half a minute's training",
+    ],
 }
 
 LINES = 24  # at most, in a cell

@@ -2,6 +2,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from stnlib import affine_grid, transforms
 from stnlib.plotting import training as figures
@@ -65,3 +66,64 @@ def test_the_spread_left_is_a_share_of_the_spread_before():
     assert next(label.get_text() for label in ax.get_yticklabels()) == "place along x"
     low, high = ax.get_ylim()
     assert low > high  # the first part is at the top
+
+
+def test_many_inputs_stand_in_rows_under_their_titles():
+    inputs = np.arange(5.0)[:, None, None, None] / 10 * np.ones((1, 1, 8, 8))
+    outputs = inputs + 0.5
+    grids = affine_grid(np.stack([transforms.scale(1.0)] * 5), (8, 8))
+    figure = figures.inputs_and_outputs(inputs, outputs, grids, list("abcde"), columns=3)
+    axes = np.reshape(figure.axes, (4, 3))
+    shown = [
+        [ax.images[0].get_array().max() if ax.images else None for ax in row] for row in axes
+    ]
+    assert shown == [
+        [0.0, pytest.approx(0.1), 0.2],
+        [0.5, pytest.approx(0.6), 0.7],
+        [pytest.approx(0.3), 0.4, None],
+        [0.8, 0.9, None],
+    ]
+    titles = [[ax.get_title() for ax in row] for row in axes]
+    assert titles == [["a", "b", "c"], [""] * 3, ["d", "e", ""], [""] * 3]
+    assert [ax.axison for ax in axes[:, 2]] == [True, True, False, False]
+
+
+def test_an_input_without_its_output_is_refused():
+    grids = affine_grid(np.stack([transforms.scale(1.0)] * 2), (8, 8))
+    with pytest.raises(ValueError, match="shorter"):
+        figures.inputs_and_outputs(np.zeros((2, 1, 8, 8)), np.zeros((1, 1, 8, 8)), grids)
+
+
+def test_an_animation_shows_each_frame_with_its_own_grid(monkeypatch, tmp_path):
+    inputs = np.linspace(0, 1, 6).reshape(3, 2, 1, 1, 1) * np.ones((1, 1, 1, 8, 8))
+    scales = np.linspace(0.2, 0.7, 6)
+    grids = affine_grid(np.stack([transforms.scale(s) for s in scales]), (4, 4))
+    draw, seen = figures._draw_pair, []
+
+    def spy(above, below, *drawn):
+        draw(above, below, *drawn)
+        pixels = [ax.images[0].get_array().max() for ax in (above, below)]
+        x = np.concatenate([line.get_xdata() for line in above.lines])
+        seen.append((*pixels, len(above.images), x.max()))
+
+    monkeypatch.setattr(figures, "_draw_pair", spy)
+    film = figures.moving(inputs, 1 - inputs, grids.reshape(3, 2, 4, 4, 2), interval=50)
+    with figures.on_white():
+        figures.save(film, tmp_path / "new" / "film.gif")
+    # The last point of a grid of 4 lies at 3/4 of the scale, and 4 pixels make a unit.
+    expected = [(k / 5, 1 - k / 5, 1, 3.5 + 4 * 0.75 * s) for k, s in enumerate(scales)]
+    np.testing.assert_allclose(seen[-6:], expected)
+    with Image.open(tmp_path / "new" / "film.gif") as file:
+        assert (file.n_frames, file.info["duration"], file.info["loop"]) == (3, 50, 0)
+        assert file.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_on_white_closes_what_it_drew_and_leaves_the_defaults():
+    kept = plt.figure()
+    before = dict(mpl.rcParams)
+    with figures.on_white():
+        figure = figures.loss_curves({"A": [2.0, 1.0]}, window=1)
+        assert mpl.colors.to_hex(figure.get_facecolor()) == "#ffffff"
+        assert mpl.rcParams["image.cmap"] == "gray"
+    assert plt.get_fignums() == [kept.number]
+    assert dict(mpl.rcParams) == before

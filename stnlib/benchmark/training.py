@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import Any
 
@@ -36,20 +35,20 @@ def compare(device: str, rounds: int, steps: int = STEPS) -> dict[str, Any]:
     from ..data import mnist
     from ..data.distortions import RTS
     from ..nn.models import STFCN
-    from ..training.loop import Schedule, batches, train
+    from ..training import DistortedDigits, Schedule, train
 
     schedule = Schedule(iterations=steps)
-    digits = batches(*mnist.load("train"), RTS, schedule.batch, np.random.default_rng(0))
-    some = itertools.islice(digits, min(BATCHES, steps))
+    digits = DistortedDigits(*mnist.load("train"), RTS, schedule.batch, seed=0)
     with engines.use("reference"):  # whose first call is not a long one
-        made = [(images.to(device), labels.to(device)) for images, labels in some]
+        some = [digits(step) for step in range(min(BATCHES, steps))]
+    made = [(images.to(device), labels.to(device)) for images, labels in some]
 
     def seconds(engine: str | None, schedule: Schedule) -> float:
         torch.manual_seed(0)
         network = STFCN().to(device)
         with engines.use(engine):
             start = time.perf_counter()
-            losses[engine] = train(network, itertools.cycle(made), schedule)
+            losses[engine] = train(network, lambda step: made[step % len(made)], schedule)
             return time.perf_counter() - start
 
     losses: dict[str | None, list[float]] = {}

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,18 @@ def environment(*packages: str) -> dict[str, str]:
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Read a record.
+def read(path: Path, kind: type = dict) -> Any:
+    """Read a record, or a list of records.
 
     Parameters
     ----------
     path : Path
+    kind : {dict, list}
+        What the file is expected to hold.
 
     Returns
     -------
-    dict
+    dict or list
 
     Raises
     ------
@@ -62,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text())
-        if not isinstance(record, dict):
+        if not isinstance(record, kind):
             raise ValueError(f"it holds a {type(record).__name__}")
         return record
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are of this kind
@@ -71,19 +74,40 @@ def read(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def write(path: Path, record: dict[str, Any]) -> None:
+def write(path: Path, record: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Write a record beside its place and move it there, so that no reader ever sees half of it.
 
     Parameters
     ----------
     path : Path
-    record : dict
-        Of what JSON can say.
+    record : dict, or list of dict
+        Of what JSON can say. Of a list, each record takes a line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(record, indent=1) + "\n")
+    if isinstance(record, dict):
+        text = json.dumps(record, indent=1)
+    else:
+        text = "[\n" + ",\n".join(map(json.dumps, record)) + "\n]"
+    beside.write_text(text + "\n")
     os.replace(beside, path)
+
+
+def add(path: Path, new: Sequence[dict[str, Any]]) -> None:
+    """Add records to a list of them in a file, while other processes may do the same.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it is not there.
+    new : sequence of dict
+    """
+    from filelock import FileLock  # which PyTorch brings
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        known = read(path, list) if path.exists() else []
+        write(path, [*known, *new])
 
 
 def _processor() -> str:

@@ -28,27 +28,18 @@ require("torch", "train", "stnlib.experiments.rts")
 import torch  # noqa: E402
 
 from ..nn.models import FCN, STFCN, count_parameters  # noqa: E402
-from ..training.loop import Schedule, batches, error_rate, train  # noqa: E402
+from ..training.digits import DistortedDigits, distorted  # noqa: E402
+from ..training.loop import error_rate, train  # noqa: E402
+from ..training.schedule import Schedule  # noqa: E402
 from . import records  # noqa: E402
 
 NETWORKS = {"FCN": FCN, "ST-FCN": STFCN}
-TEST_SEED = 1506_02025  # one distorted test set for every run
 CURVE_POINTS = 60
 
 
 def test_set() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Return the distorted test set: images (10000, 1, 42, 42), labels (10000,) and the thetas that distorted it."""
-    images, labels = mnist.load("test")
-    theta = RTS.theta(len(images), np.random.default_rng(TEST_SEED))
-    distorted = [
-        RTS.apply(mnist.to_input(images[i : i + 1000]), theta[i : i + 1000])
-        for i in range(0, 10_000, 1000)
-    ]
-    return (
-        torch.from_numpy(np.concatenate(distorted)),
-        torch.from_numpy(labels.astype(np.int64)),
-        theta,
-    )
+    return distorted(*mnist.load("test"), RTS)
 
 
 def pose(theta: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,7 +103,7 @@ def run(
     schedule = Schedule(iterations)
     images, labels, distorted_by = test_set()
     train_images, train_labels = mnist.load("train")
-    data = batches(train_images, train_labels, RTS, schedule.batch, np.random.default_rng(seed))
+    data = DistortedDigits(train_images, train_labels, RTS, schedule.batch, seed)
     start = time.perf_counter()
     losses = train(network, data, schedule, after_step)
     seconds = time.perf_counter() - start

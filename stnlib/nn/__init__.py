@@ -12,13 +12,16 @@ from .spatial_transformer import (  # noqa: E402
     parameter_groups,
     total_matrix,
 )
+from .weights import load_weights, save_weights  # noqa: E402
 
 __all__ = [
     "LearnedBasis",
     "SpatialTransformer",
     "functional",
     "initialise_identity",
+    "load_weights",
     "models",
     "parameter_groups",
+    "save_weights",
     "total_matrix",
 ]

@@ -14,7 +14,7 @@ from .spatial_transformer import SpatialTransformer
 CLASSES = 10
 LOCALISATION_UNITS = 32
 LOCALISATION_FILTERS = 20
-LARGE = 32  # pixels a side, above which a convolutional localisation network first pools its input by two
+LARGE = 32  # pixels along both axes, above which a convolutional localisation network first pools its input by two
 DIGIT = (28, 28)
 
 
@@ -155,7 +155,7 @@ class CNN(nn.Module):
     --------
     >>> network = CNN()
     >>> network(torch.rand(5, 1, 42, 42)).shape, count_parameters(network)
-    (torch.Size([5, 10]), 399862)
+    (torch.Size([5, 10]), 398930)
     """
 
     def __init__(self, size: tuple[int, int] = (42, 42), parameters: int = 400_000) -> None:
@@ -188,7 +188,7 @@ class STCNN(nn.Module):
 
     The transformer hands on 28×28 pixels, the size of a digit, whatever the size of the frame. The localisation network
     has two convolutions of 5×5 with 20 filters, each with ReLU and pooling, a hidden layer of 32 units, and a linear
-    layer that regresses theta. Frames larger than 32 pixels it sees pooled by two.
+    layer that regresses theta. Frames of more than 32 pixels along both axes it sees pooled by two.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ class STCNN(nn.Module):
     --------
     >>> network = STCNN()
     >>> network(torch.rand(5, 1, 42, 42)).shape, count_parameters(network)
-    (torch.Size([5, 10]), 394922)
+    (torch.Size([5, 10]), 399828)
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class STCNN(nn.Module):
         super().__init__()
         transform = Affine() if transform is None else transform
         lengths = require_size(size, "size")
-        first = 2 if max(lengths) > LARGE else 1
+        first = 2 if min(lengths) > LARGE else 1
         left = [((length // first - 4) // 2 - 4) // 2 for length in lengths]
         if min(left) < 1:
             raise ValueError(

@@ -1,32 +1,18 @@
-"""The command `stnlib`. Options are checked here; what does the work is imported when it is called for."""
+"""`stnlib bench`: the engines against whatever other samplers are installed."""
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from ._extras import require
-from .benchmark import DEVICES, DIRECTIONS, OURS, PEERS
-
-try:
-    click = require("click", "cli", "the command stnlib")
-    require("rich", "cli", "the command stnlib")
-except ModuleNotFoundError as missing:
-    sys.exit(f"Error: {missing}")
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="stnlib")
-def main() -> None:
-    """Spatial transformers from the ground up: the package's command."""
+from ..benchmark import DEVICES, DIRECTIONS, OURS, PEERS
+from ._options import PATH, Choice, click, one_sentence, typed
 
 
 def _sizes(context: Any, option: Any, values: Sequence[str]) -> Sequence[str]:
-    from .benchmark.cases import parse_size
+    from ..benchmark.cases import parse_size
 
     for value in values:
         try:
@@ -36,23 +22,8 @@ def _sizes(context: Any, option: Any, values: Sequence[str]) -> Sequence[str]:
     return values
 
 
-def _file(context: Any, option: Any, value: Path | None) -> Path | None:
-    """Say before the work begins that its result could not be written."""
-    if value is not None and not value.absolute().parent.is_dir():
-        raise click.BadParameter(f"there is no folder {value.parent}.", context, option)
-    if value is not None and option.name == "chart":
-        try:
-            require("matplotlib", "plot", "--chart")
-        except ModuleNotFoundError as error:
-            raise click.BadParameter(f"{error}.", context, option) from None
-    return value
-
-
-_path = {"type": click.Path(dir_okay=False, path_type=Path), "callback": _file}
-
-
-@main.command()
-@click.option("--device", type=click.Choice(DEVICES), default="cpu", show_default=True)
+@click.command(short_help="Measure the engines against other samplers.")
+@click.option("--device", type=Choice(DEVICES), default="cpu", show_default=True)
 @click.option(
     "--size",
     "sizes",
@@ -61,12 +32,12 @@ _path = {"type": click.Path(dir_okay=False, path_type=Path), "callback": _file}
     help="a, b, c (usual on a CPU), d, e, f (usual on a GPU), or NxCxHxW, with the output's size after "
     "it if it differs: 64x1x60x60:30x30. This and the next two may be given several times.",
 )
-@click.option("--direction", "directions", multiple=True, type=click.Choice(tuple(DIRECTIONS)))
+@click.option("--direction", "directions", multiple=True, type=Choice(tuple(DIRECTIONS)))
 @click.option(
     "--contender",
     "contenders",
     multiple=True,
-    type=click.Choice((*OURS, *PEERS)),
+    type=Choice((*OURS, *PEERS)),
     help="Usual: all that are installed. PyTorch always runs: ratios are taken to it.",
 )
 @click.option(
@@ -89,8 +60,8 @@ _path = {"type": click.Path(dir_okay=False, path_type=Path), "callback": _file}
 @click.option(
     "--training", is_flag=True, help="Also: iterations a second of an ST-FCN's training."
 )
-@click.option("--json", **_path, help="Write all figures to a file.")
-@click.option("--chart", **_path, help="Draw the ratios to PyTorch: .svg, .png and others.")
+@click.option("--json", **PATH, help="Write all figures to a file.")
+@click.option("--chart", **PATH, help="Draw the ratios to PyTorch: .svg, .png and others.")
 def bench(json: Path | None, chart: Path | None, **options: Any) -> None:
     """Measure the engines against whatever other samplers are installed.
 
@@ -104,25 +75,21 @@ def bench(json: Path | None, chart: Path | None, **options: Any) -> None:
     stnlib bench --size 8x3x256x256 --json mine.json --chart mine.svg
     stnlib bench --no-cases --scaling --first-call --training
     """  # noqa: D301
-    from .benchmark import report, suite
+    from ..benchmark import report, suite
 
-    try:
-        record = suite.run(
-            suite.Plan(**options), f"stnlib {shlex.join(sys.argv[1:])}", _with_a_bar
-        )
+    with one_sentence():
+        record = suite.run(suite.Plan(**options), typed(), _with_a_bar)
         if json:
-            from .experiments import records
+            from ..experiments import records
 
             records.write(json, record)
         console = report.console()
         for part in report.parts(record):
             console.print(part, soft_wrap=isinstance(part, str))
         if chart:
-            from .benchmark import chart as picture
+            from ..benchmark import chart as picture
 
             picture.save(record.get("cases", []), chart)
-    except (ImportError, RuntimeError, ValueError) as error:
-        raise click.ClickException(f"{error}.") from error
     if wrong := suite.wrong_engines(record):
         raise click.ClickException(f"these gave wrong results: {', '.join(wrong)}.")
 
@@ -146,7 +113,3 @@ def _with_a_bar(jobs: Sequence[Any]) -> Iterator[Any]:
             bar.update(task, description=job[0])
             yield job
             bar.advance(task)
-
-
-if __name__ == "__main__":
-    main()
