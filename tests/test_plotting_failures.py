@@ -57,7 +57,7 @@ def test_a_watched_training_shows_spread_and_outside_against_the_step():
     np.testing.assert_array_equal(outside.lines[0].get_ydata(), [0, 25])
     np.testing.assert_array_equal(outside.lines[1].get_ydata(), [100, 50])
     # The marks from which `stnlib.training.watch` complains.
-    assert spread.lines[2].get_ydata()[0] == 0.001
+    assert spread.lines[2].get_ydata()[0] == 0.0001
     assert outside.lines[2].get_ydata()[0] == 50
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["healthy", "dead"]
     assert spread.lines[0].get_linestyle() != spread.lines[1].get_linestyle()

@@ -90,7 +90,7 @@ def require_same(
     expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str
 ) -> None:
     """Raise unless two states hold tensors of the same names and shapes; the sentence says the first that differs."""
-    for name in (*expected, *found):
+    for name in (*expected, *sorted(found)):
         ours, theirs = (
             f"shape {tuple(each[name].shape)}" if name in each else "nothing"
             for each in (expected, found)

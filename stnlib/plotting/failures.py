@@ -70,7 +70,7 @@ def watched(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             heights = [100 * v[what] if what == "outside" else v[what] for v in values]
             ax.plot(steps, heights, line, color=colour, marker=marker, markersize=4, label=name)
     axes[0].set(xlabel="step", ylabel="spread of theta")
-    axes[0].set_yscale("symlog", linthresh=1e-3)
+    axes[0].set_yscale("symlog", linthresh=1e-4)
     axes[1].set(xlabel="step", ylabel="% of the grid outside", ylim=(-4, 104))
     axes[0].axhline(DEAD, color=GREY, linewidth=1, linestyle=":")
     axes[1].axhline(100 * OUTSIDE, color=GREY, linewidth=1, linestyle=":")
