@@ -194,7 +194,7 @@ def test_a_tiny_measurement_writes_its_record_once(tmp_path, capsys, monkeypatch
         assert [entry["steps"] for entry in run["history"]] == [1, 2, 3]
         assert len(run["loss"]) == 3
         assert run["loss"][0] == pytest.approx(math.log(10), abs=0.2)
-        assert 40 < run["error"] <= 100
+        assert 20 < run["error"] <= 100  # of 90 by chance, and 2 to 6 after a whole training
         assert run["ended"] is None
         assert "'tight, tanh'" in run["command"]
     assert set(runs[0]["left"]) == {"x", "y", "log_scale", "angle"}

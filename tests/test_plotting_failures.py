@@ -38,6 +38,13 @@ def test_the_first_row_stands_above():
     assert ax.get_ylim() == (1.5, -0.5)
 
 
+def test_errors_near_each_other_have_several_ticks_between_them():
+    for errors in ([6.0, 13.0], [0.9, 20.0], [2.0, 90.0]):
+        (ax,) = figures.error_rows({"one": {"error": errors}}).axes
+        ticks = ax.get_xticks()
+        assert 4 <= sum(min(errors) <= tick <= max(errors) for tick in ticks) <= 13
+
+
 def test_a_watched_training_shows_spread_and_outside_against_the_step():
     def history(spread, outside):
         return [

@@ -189,7 +189,23 @@ def _moves(count: int, step: int) -> torch.Tensor:
 
 
 def make_network(trial: Trial, seed: int) -> STFCN:
-    """Return the network of a trial, with the weights that it starts from."""
+    """Return the network of a trial, with the weights that it starts from.
+
+    Parameters
+    ----------
+    trial : Trial
+    seed : int
+
+    Returns
+    -------
+    STFCN
+
+    Examples
+    --------
+    >>> _, theta = make_network(Trial(tanh=True), 0).transformer(torch.rand(1, 1, 42, 42), return_theta=True)
+    >>> theta.detach()
+    tensor([[0.7616, 0.0000, 0.0000, 0.0000, 0.7616, 0.0000]])
+    """
     torch.manual_seed(seed)
     network: Any = STFCN(DATA[trial.data].size)
     localisation, options = network.transformer.localisation, dict(trial.options)

@@ -13,6 +13,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ..training.watch import DEAD, OUTSIDE
 from .style import BLUE, GREEN, GREY, PURPLE, RED
 
+COARSE = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)  # ticks of a decade
+FINE = (1.0, 1.2, 1.4, 1.6, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 SERIES = ((RED, "o"), (BLUE, "s"))
 STYLES = ((BLUE, "-", "o"), (RED, "--", "s"), (PURPLE, "-.", "^"), (GREEN, ":", "D"))
 
@@ -41,7 +43,8 @@ def error_rows(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         means = [float(np.mean(errors)) for errors in row.values()]
         ax.plot([min(means), max(means)], [y, y], color=GREY, linewidth=1, zorder=0)
     ax.set(xscale="log", xlabel="% of the test digits misread")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=FINE if high < 4 * low else COARSE))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_yticks(range(len(rows)), list(rows))
@@ -70,7 +73,7 @@ def watched(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             heights = [100 * v[what] if what == "outside" else v[what] for v in values]
             ax.plot(steps, heights, line, color=colour, marker=marker, markersize=4, label=name)
     axes[0].set(xlabel="step", ylabel="spread of theta")
-    axes[0].set_yscale("symlog", linthresh=1e-4)
+    axes[0].set_yscale("symlog", linthresh=DEAD)
     axes[1].set(xlabel="step", ylabel="% of the grid outside", ylim=(-4, 104))
     axes[0].axhline(DEAD, color=GREY, linewidth=1, linestyle=":")
     axes[1].axhline(100 * OUTSIDE, color=GREY, linewidth=1, linestyle=":")
