@@ -3,6 +3,7 @@ import zlib
 
 import pytest
 import torch
+from browsing import browser, open_figure  # noqa: F401 - fixtures for all
 from hypothesis import HealthCheck, settings
 
 from stnlib import engines

@@ -1,14 +1,13 @@
 """The built book in a browser, opened as a reader without a network opens it: from file://."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
+from browsing import NEEDS_BROWSER, PHONE, errors, press, requests, wait
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "_build" / "html"
@@ -17,25 +16,6 @@ PAGES = [
     TOC["root"],
     *(chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]),
 ]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-DRIVER = shutil.which("chromedriver")
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--window-size=1200,900",
-]
-# The theme (sphinx-book-theme 1.3) declares this twice on every page, and no harm comes of it.
-KNOWN_ERROR = "Identifier 'THEBE_JS_URL' has already been declared"
-PHONE = 375  # pixels, the width of a small phone
-
 WHEN_READY = """
 const done = arguments[0];
 const typeset = window.MathJax && MathJax.startup ? MathJax.startup.promise : Promise.resolve();
@@ -88,29 +68,11 @@ return {
 """
 
 pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH"
-    ),
+    NEEDS_BROWSER,
     pytest.mark.skipif(
         not (BOOK / "index.html").exists(), reason=f"needs the book in {BOOK}: make book"
     ),
 ]
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(30)
-    driver.get("about:blank")  # what the browser's own first page asks for is not the book's
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="session")
@@ -132,28 +94,9 @@ def _visit(browser: Any, path: Path) -> dict[str, Any]:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     facts["phone"] = browser.execute_script(MEASURE_ON_A_PHONE)
     facts["dark"] = browser.execute_script(LOOK_IN_THE_DARK)
-    facts["requests"] = _requests(browser)
-    facts["errors"] = _errors(browser)
+    facts["requests"] = requests(browser)
+    facts["errors"] = errors(browser)
     return facts
-
-
-def _requests(browser: Any) -> list[str]:
-    """Return the addresses that were asked for, answered or not."""
-    messages = [
-        json.loads(entry["message"])["message"] for entry in browser.get_log("performance")
-    ]
-    return [
-        m["params"]["request"]["url"]
-        for m in messages
-        if m["method"] == "Network.requestWillBeSent"
-    ]
-
-
-def _errors(browser: Any) -> list[str]:
-    messages = [
-        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
-    ]
-    return [message for message in messages if KNOWN_ERROR not in message]
 
 
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
@@ -208,7 +151,7 @@ def test_solution_opens_when_it_is_asked_for(seen, browser):
     browser.get((BOOK / f"{page}.html").as_uri())
     browser.execute_async_script(WHEN_READY)
     browser.execute_script("document.querySelector('.solution button.toggle-button').click()")
-    _wait(browser, lambda: browser.execute_script(LOOK)["solutions"][0])
+    wait(browser, lambda: browser.execute_script(LOOK)["solutions"][0])
     assert not any(browser.execute_script(LOOK)["solutions"][1:])
 
 
@@ -255,12 +198,12 @@ def test_links_within_the_book_lead_somewhere(seen, page):
 
 def test_first_page_leads_to_the_book(browser):
     browser.get((BOOK / "index.html").as_uri())
-    _wait(browser, lambda: browser.current_url.endswith(f"/{TOC['root']}.html"))
+    wait(browser, lambda: browser.current_url.endswith(f"/{TOC['root']}.html"))
 
 
 def test_search_finds_a_word(browser):
     browser.get((BOOK / "search.html").as_uri() + "?q=bilinear")
-    results = _wait(
+    results = wait(
         browser,
         lambda: browser.execute_script(
             "return [...document.querySelectorAll('#search-results li a')].map((a) => a.href)"
@@ -297,12 +240,6 @@ def threads(browser: Any) -> Any:
     browser.get((BOOK / "book" / "04_gpu_kernel.html").as_uri())
     browser.execute_async_script(WHEN_READY)
     return lambda: browser.execute_script(THREADS)
-
-
-def _press(browser: Any, key: str) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    browser.switch_to.active_element.send_keys(getattr(Keys, key))
 
 
 def _click(browser: Any, label: str) -> None:
@@ -354,7 +291,7 @@ def test_threads_are_stepped_through_by_keyboard(browser, threads):
         ("ARROW_UP", "Block 4 of 9:"),
         ("ENTER", "Block 3 of 9:"),  # the button itself: the block before
     ):
-        _press(browser, key)
+        press(browser, key)
         assert threads()["says"].startswith(start)
     assert browser.execute_script("return window.scrollY") == top
 
@@ -395,9 +332,3 @@ def _plan(browser: Any) -> Any:
     columns, rows = told["block"]
     size, out = tuple(told["size"]), tuple(told["out"])
     return kernels.Launch(np.array(told["matrix"]), size, out, columns, rows, told["pixels"])
-
-
-def _wait(browser: Any, condition: Any) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 10).until(lambda _: condition())
