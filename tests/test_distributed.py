@@ -17,12 +17,6 @@ from stnlib.nn.weights import load_weights
 from stnlib.training import DistortedDigits, Schedule, Trainer, fit
 from stnlib.training.distributed import from_first, session, take_weights_of_first
 
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("STNLIB_SLOW"),
-    reason="starts processes that talk to each other: nightly",
-)
-
-
 on_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="Gloo, on which processes talk, is tried on Linux"
 )

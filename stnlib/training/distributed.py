@@ -63,7 +63,13 @@ def session(device: str | None = None) -> Iterator[tuple[int, int, torch.device]
             )
         place, backend = torch.device("cuda", local), "nccl"
         torch.cuda.set_device(place)
-    dist.init_process_group(backend)
+    store, rank, world = next(dist.rendezvous("env://"))
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(world):
+        # torchrun keeps its store when it starts all again, and with it the addresses of those that are gone
+        # (pytorch/pytorch#135712). On several machines it counts restarts on each by itself.
+        life = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        store = dist.PrefixStore(f"restart{life}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:
         yield dist.get_rank(), dist.get_world_size(), place
     finally:
