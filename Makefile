@@ -14,6 +14,8 @@ NVIDIA := sys_platform == "linux" and platform_machine == "x86_64"
 NVRTC := 'nvidia-cuda-nvrtc==13.0.*; $(NVIDIA)' 'nvidia-cuda-runtime==13.0.*; $(NVIDIA)'
 # A C++ compiler for the emulator of CUDA, where the machine has none.
 ZIG := ziglang==0.17.1
+# axe-core for the tests in a browser, which drive it with Selenium: its Playwright is not needed.
+AXE := axe-playwright-python==0.1.8
 # For `make gpu`: the Python that has CuPy.
 ON_GPU = $(shell $(BIN)/python -c 'import cupy' 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with=tests/nbval_sanitise.cfg
@@ -23,7 +25,7 @@ export PYTHONHASHSEED := 0
 export STNLIB_QUIET := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help book test lint unit nightly gpu nbval notebooks serve lock clean
+.PHONY: help book test lint unit nightly gpu nbval print notebooks serve status lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,13 +41,15 @@ test: lint  ## everything that must hold before a merge
 	@$(MAKE) --no-print-directory nbval
 	@$(MAKE) --no-print-directory unit
 
-lint: $(INSTALLED)  ## style and types
+lint: $(INSTALLED)  ## style, types, spelling and words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/lint_prose.py
 
 unit: $(INSTALLED)  ## unit tests, doctests, coverage; the built book in a browser, if there is both
-	$(BIN)/python -m pytest -q --doctest-modules --ignore=stnlib/engines/cuda.py --cov -n auto --dist worksteal
+	$(BIN)/python -m pytest -q --doctest-modules --ignore=stnlib/engines/cuda.py --cov -n auto --dist worksteal \
+	    --junitxml=_build/reports/unit.xml
 
 nightly: $(INSTALLED)  ## the comparisons with other libraries again, on 2,000 cases a property; and a very large image
 	STNLIB_SLOW=1 $(BIN)/python -m pytest -q -n auto --hypothesis-profile=nightly tests/test_sampling.py \
@@ -67,12 +71,19 @@ gpu:  ## on a machine with an NVIDIA GPU, installing nothing: its tests, benchma
 	    done
 
 nbval: $(INSTALLED)  ## run every chapter and compare what it prints with what is stored
-	$(BIN)/python -m pytest -q $(NBVAL) -n 2 --dist loadscope -p no:cacheprovider $(NOTEBOOKS)
+	$(BIN)/python -m pytest -q $(NBVAL) -n 2 --dist loadscope -p no:cacheprovider \
+	    --junitxml=_build/reports/nbval.xml $(NOTEBOOKS)
+
+print: book  ## the book to print: a PDF a page, in _build/pdf; needs chromium
+	$(BIN)/python book/_ext/print_pages.py
 
 notebooks: $(INSTALLED)  ## run the chapters and store their outputs (NOTEBOOKS="book/…" for some)
 	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=900 \
 	    --Exporter.preprocessors=nbconvert.preprocessors.CoalesceStreamsPreprocessor $(NOTEBOOKS)
+
+status: $(INSTALLED)  ## what the last `make test` found, for the book's page on its state
+	$(BIN)/python -m stnlib.experiments.status
 
 serve: book  ## show the book on http://localhost:8000
 	$(BIN)/python -m http.server --bind localhost --directory _build/html 8000
@@ -93,7 +104,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "Installing into $(VENV); this takes a minute or two the first time."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -q -r requirements.lock
-	@$(BIN)/python -m pip install -q --no-deps -e .
+	@$(BIN)/python -m pip install -q --no-deps -e . $(AXE)
 	@command -v $${CXX:-g++} >/dev/null || command -v clang++ >/dev/null || \
 	    { echo "There is no g++ or clang++: installing $(ZIG)"; $(BIN)/python -m pip install -q $(ZIG); }
 	@touch $@

@@ -456,4 +456,4 @@ def choice_table(rows: Sequence[Mapping[str, str]]) -> str:
         for row in rows
     )
     table = f'<table class="dataframe"><tr>{head}</tr>{body}</table>'
-    return f'<div style="overflow-x: auto">{table}</div>'
+    return f'<div style="overflow-x: auto" tabindex="0">{table}</div>'

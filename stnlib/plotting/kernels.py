@@ -215,7 +215,8 @@ def step_through(plan: Launch, block: int = 0) -> Any:
     return display.HTML(
         f"<div class='threads' data-threads='{json.dumps(told)}'>\n"
         f'<div class="threads-panels">\n{output}\n{input}\n</div>\n'
-        f'<p class="threads-says">{sentence(plan, block)}</p>\n</div>'
+        f'<p class="threads-says">{sentence(plan, block)}</p>\n</div>\n'
+        '<script defer src="../_static/threads.js"></script>'
     )
 
 

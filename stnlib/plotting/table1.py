@@ -108,9 +108,9 @@ def error_table(runs: Runs) -> str:
     for model, transform in dict.fromkeys((c.model, c.transform) for c in CELLS):
         entries = (_entry(Cell(model, transform, data), runs) for data in DATA)
         rows.append(f"<tr><th>{_name(model, transform)}</th>{''.join(entries)}</tr>")
-    head = "".join(f"<th>{title}</th>" for title in ("", *DATA))
+    head = "".join(f"<th>{title}</th>" for title in ("network", *DATA))
     table = f'<table class="dataframe"><tr>{head}</tr>{"".join(rows)}</table>'
-    return f'<div style="overflow-x: auto">{table}</div>'
+    return f'<div style="overflow-x: auto" tabindex="0">{table}</div>'
 
 
 def _entry(cell: Cell, runs: Runs) -> str:
