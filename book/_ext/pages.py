@@ -1,4 +1,4 @@
-"""What Sphinx's pages need to be read by everybody: a little mending of its HTML, after it is written."""
+"""What the pages need beside Sphinx and its theme: no buttons that lead nowhere, and HTML that everybody can read."""
 
 from typing import Any
 
@@ -19,7 +19,16 @@ def mend(
         context["body"] = context.get("body", "").replace(wrong, right)
 
 
+def launch_only_what_is_somewhere(app: Sphinx, config: Any) -> None:
+    """Leave the launch buttons out when `_config.yml` names no repository, on which the theme would fail."""
+    options = config.html_theme_options
+    if not options.get("repository_url"):
+        for name in ("launch_buttons", "repository_url", "repository_branch"):
+            options.pop(name, None)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Join Sphinx."""
+    app.connect("config-inited", launch_only_what_is_somewhere)
     app.connect("html-page-context", mend)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

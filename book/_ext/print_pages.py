@@ -36,6 +36,4 @@ def print_pages(pages: list[Path], folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    print_pages(
-        sorted((ROOT / "_build/html/book").glob("*.html")), ROOT / "_build/pdf"
-    )
+    print_pages(sorted((ROOT / "_build/html/book").glob("*.html")), ROOT / "_build/pdf")
