@@ -43,7 +43,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(30)
+    driver.set_script_timeout(120)  # axe-core takes its time on a long page
     driver.get("about:blank")  # what the browser's own first page asks for is not the book's
     yield driver
     driver.quit()

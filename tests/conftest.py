@@ -17,9 +17,9 @@ settings.register_profile("nightly", max_examples=2000, **COMMON)
 settings.load_profile("repeatable")
 
 EVERY = {
-    "test_engines.py": 5,
-    "test_functional.py": 12,
-    "test_sampling.py": 6,
+    "test_engines.py": 8,
+    "test_functional.py": 20,
+    "test_sampling.py": 10,
 }  # so many cases a run; all, nightly
 # Kernels that every engine covers; the last is one of the third's kind.
 COVERED = ("nearest", "bilinear", "bicubic", "keys")

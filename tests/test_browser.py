@@ -38,6 +38,7 @@ return {
   missingFonts: [...document.fonts].filter((font) => font.status === "error").map((font) => font.family),
   images: [...article.querySelectorAll("img")].map((i) => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
   links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
+  touch: [...article.querySelectorAll(".touch")].map((t) => [t.classList[1], t.querySelectorAll(".touch-bar").length]),
   ids: [...document.querySelectorAll("[id]")].map((element) => element.id),
   solutions: [...article.querySelectorAll(".solution")].map(
     (s) => s.querySelector(".admonition-title ~ *").checkVisibility({visibilityProperty: true})
@@ -81,7 +82,7 @@ AXE = (
 )
 CHECK = """
 const [rules, done] = arguments;
-const options = {resultTypes: ["violations"], ...(rules ? {runOnly: rules} : {})};
+const options = {preload: false, resultTypes: ["violations"], ...(rules ? {runOnly: rules} : {})};
 const still = document.createElement("style");
 still.textContent = "* { transition: none !important; }";
 document.head.append(still);
@@ -201,6 +202,21 @@ def test_no_button_leads_to_a_repository_that_is_not_named(seen, page):
 def test_images_are_shown_and_described(seen, page):
     assert [image["src"] for image in seen[page]["images"] if not image["width"]] == []
     assert [image["src"] for image in seen[page]["images"] if not image["alt"].strip()] == []
+
+
+FIGURES = {
+    "touch-frame": "book/01_affine_transforms",
+    "touch-sample": "book/02_bilinear_interpolation",
+    "touch-landscape": "book/03_gradients",
+    "touch-race": "book/04_gpu_kernel",
+    "touch-transformer": "book/05_training",
+    "touch-thin_plate": "book/06_beyond_affine",
+}
+
+
+@pytest.mark.parametrize(("figure", "page"), FIGURES.items())
+def test_figures_to_touch_come_alive_on_their_pages(seen, figure, page):
+    assert [figure, 1] in seen[page]["touch"]  # with one bar of controls: started, and once
 
 
 @EVERY_PAGE
