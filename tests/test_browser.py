@@ -410,3 +410,13 @@ def _plan(browser: Any) -> Any:
     columns, rows = told["block"]
     size, out = tuple(told["size"]), tuple(told["out"])
     return kernels.Launch(np.array(told["matrix"]), size, out, columns, rows, told["pixels"])
+
+
+def test_a_page_is_printed(tmp_path, capsys):
+    module = importlib.util.spec_from_file_location("p", ROOT / "book/_ext/print_pages.py")
+    printing = importlib.util.module_from_spec(module)
+    module.loader.exec_module(printing)
+    (made,) = printing.print_pages([BOOK / "book" / "notation.html"], tmp_path / "pdf")
+    assert made == tmp_path / "pdf" / "notation.pdf"
+    assert made.read_bytes().startswith(b"%PDF")
+    assert made.read_bytes().count(b"/Type /Page\n") >= 2
