@@ -33,7 +33,7 @@ __all__ = [
     "unnormalise",
 ]
 
-_ON_DEMAND = ("data", "nn", "plotting", "training")
+_ON_DEMAND = ("data", "exercises", "nn", "plotting", "training")
 
 
 def __getattr__(name: str) -> Any:
