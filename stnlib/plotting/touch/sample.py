@@ -68,15 +68,16 @@ def read(
     }
     picture, grid = image[None, None], np.array([[[[x, y]]]], dtype=np.float64)
     value = sampling.grid_sample(picture, grid, **options)
-    slope = sampling.grid_sample_vjp(np.ones_like(value), picture, grid, **options).grid
+    gradient = sampling.grid_sample_vjp(np.ones_like(value), picture, grid, **options)
     chosen = interpolation.KERNELS[kernel]
-    pixels, weights = [], []
+    pixels: list[list[int]] = []
+    weights: list[list[float]] = []
     for position, size in ((x, image.shape[1]), (y, image.shape[0])):
-        at = np.float64(position)
-        first = int(chosen.first(at, np))
+        at = np.asarray([position], dtype=np.float64)
+        first = int(chosen.first(at, np)[0])
         pixels.append(list(range(first, first + chosen.taps)))
         taps = interpolation.taps(
-            np.asarray([at]),
+            at,
             size,
             kernel=chosen,
             padding_mode=padding_mode,
@@ -84,9 +85,10 @@ def read(
             xp=np,
         )
         weights.append([float(tap.weights[0][0]) for tap in taps])
-    columns, rows = pixels
+    (columns, rows), (across, down) = pixels, weights
     values = [[stands(image, m, n, padding_mode, align_corners) for m in columns] for n in rows]
-    return Reading(columns, rows, *weights, values, float(value[0, 0, 0, 0]), slope[0, 0, 0].tolist())
+    slope = np.asarray(gradient.grid).ravel().tolist()
+    return Reading(columns, rows, across, down, values, float(value.ravel()[0]), slope)
 
 
 def stands(
@@ -126,11 +128,17 @@ def sentence(
         for position, size in ((x, width), (y, height))
     )
     count = len(found.columns) * len(found.rows)
-    inside = sum(0 <= m < width for m in found.columns) * sum(0 <= n < height for n in found.rows)
+    inside = sum(0 <= m < width for m in found.columns) * sum(
+        0 <= n < height for n in found.rows
+    )
     said = f"At x = {number(x)}, y = {number(y)} in pixels, or {number(u)}, {number(v)} in normalised coordinates, "
     said += f"{kernel} reads {count} pixel{'s' if count > 1 else ''}"
     if inside < count:
-        said += f", {count - inside} of them outside the image" if count > 1 else " outside the image"
+        said += (
+            f", {count - inside} of them outside the image"
+            if count > 1
+            else " outside the image"
+        )
     said += f". The value is {number(found.value)}. "
     if kernel == "nearest":
         said += "Its slope is 0 everywhere: there is no arrow."
@@ -139,7 +147,8 @@ def sentence(
         return said
     gx, gy = found.slope
     ux, uy = (
-        coordinates.pixels_per_unit(size, align_corners=align_corners) for size in (width, height)
+        coordinates.pixels_per_unit(size, align_corners=align_corners)
+        for size in (width, height)
     )
     said += f"Its slope along x is {number(gx)} a pixel, along y {number(gy)}; "
     said += f"in normalised coordinates {number(gx * ux)} and {number(gy * uy)}."
@@ -175,10 +184,16 @@ def cells(image: np.ndarray, padding_mode: str, align_corners: bool) -> str:
                 f'fill="rgb({shade},{shade},{shade})"></rect>'
                 f'<text x="{left + CELL // 2}" y="{top + 16}">{value:g}</text></g>'
             )
-    edge = BEYOND * CELL
-    parts.append(
-        f'<rect class="frame" x="{edge}" y="{edge}" width="{width * CELL}" height="{height * CELL}"></rect>'
-    )
+    # The image, and where the normalised coordinates run from -1 to 1.
+    for kind, start, less in (
+        ("frame", BEYOND, 0),
+        ("range", BEYOND + align_corners / 2, int(align_corners)),
+    ):
+        edge = _at(start * CELL)
+        parts.append(
+            f'<rect class="{kind}" x="{edge}" y="{edge}" '
+            f'width="{(width - less) * CELL}" height="{(height - less) * CELL}"></rect>'
+        )
     return "".join(parts)
 
 
@@ -190,17 +205,141 @@ def marks(
     parts = []
     for n, high in zip(found.rows, found.down, strict=True):
         for m, wide in zip(found.columns, found.across, strict=True):
-            # The bilinear weights are what a square of one pixel's size around the point covers of each pixel.
-            # Others are as wide and high as their two factors, in the middle of the pixel.
-            centre = (m, n)
-            if kernel == "bilinear":
-                centre = (
-                    (m + x) / 2 + (0.25 if m <= x else -0.25) * 0,
-                    (n + y) / 2,
-                )
+            # Bilinear: what a square as large as a pixel, around the point, covers of each. Else in the pixel's middle.
+            centre = ((m + x) / 2, (n + y) / 2) if kernel == "bilinear" else (m, n)
             parts.append(_area(_unit(centre[0]), _unit(centre[1]), wide, high, CELL))
     gx, gy = found.slope
     length = math.hypot(gx, gy)
     if length > 1e-9:
-        parts.append(_arrow(_unit(x), _unit(y), gx / length, gy / length, ARROW * CELL * length))
+        parts.append(
+            _arrow(_unit(x), _unit(y), gx / length, gy / length, ARROW * CELL * length)
+        )
     return "".join(parts)
+
+
+def total(
+    image: np.ndarray, x: float, y: float, kernel: str, padding_mode: str, align_corners: bool
+) -> str:
+    """Return the sum: the pixels that are read, their values, and their weights as areas, as ``sample.js`` draws it."""
+    found = read(image, x, y, kernel, padding_mode, align_corners)
+    taps = len(found.columns)
+    side = SUM // taps
+    kind = "many" if taps == 4 else "few"
+    parts = []
+    for i, high in enumerate(found.down):
+        for j, wide in enumerate(found.across):
+            left, top, value = j * side, i * side, found.values[i][j]
+            centre = left + side // 2, top + side // 2
+            parts.append(
+                f'<rect class="frame" x="{left}" y="{top}" width="{side}" height="{side}"></rect>'
+                f"{_area(*centre, wide, high, side)}"
+                f'<text class="{kind}" x="{centre[0]}" y="{top + side - 6}">{value:g} × {number(wide * high)}</text>'
+            )
+    parts.append(
+        f'<text class="few" x="{SUM // 2}" y="{SUM + 20}">sum = {number(found.value)}</text>'
+    )
+    return "".join(parts)
+
+
+def _unit(position: float) -> float:
+    """Return where a position in pixels lies in the drawing."""
+    return (position + BEYOND + 0.5) * CELL
+
+
+def _at(value: float) -> str:
+    """Return a coordinate in a drawing, to two decimals."""
+    return f"{math.floor(100 * value + 0.5 + 1e-6) / 100 + 0.0:g}"
+
+
+def _area(x: float, y: float, wide: float, high: float, side: float) -> str:
+    """Return a weight as a rectangle around (x, y): its sides are its two factors, ``side`` long for a factor of 1."""
+    weight, wide, high = wide * high, abs(wide) * side, abs(high) * side
+    if abs(weight) < 1e-9:
+        return ""
+    return (
+        f'<rect class="{"plus" if weight > 0 else "minus"}" x="{_at(x - wide / 2)}" y="{_at(y - high / 2)}" '
+        f'width="{_at(wide)}" height="{_at(high)}"></rect>'
+    )
+
+
+def _arrow(x: float, y: float, dx: float, dy: float, length: float) -> str:
+    """Return an arrow from (x, y) in the direction (dx, dy), of length 1."""
+    tip = x + length * dx, y + length * dy
+    head = min(7.0, 0.6 * length)
+    sides = [
+        f"{_at(tip[0] - head * (dx + s * 0.6 * dy))} {_at(tip[1] - head * (dy - s * 0.6 * dx))}"
+        for s in (1, -1)
+    ]
+    d = f"M{_at(x)} {_at(y)}L{_at(tip[0])} {_at(tip[1])}M{sides[0]}L{_at(tip[0])} {_at(tip[1])}L{sides[1]}"
+    return f'<path class="halo" d="{d}"></path><path class="slope" d="{d}"></path>'
+
+
+def sample(image: Any, x: float, y: float) -> Any:
+    """Return the figure in which a reader drags one sample point over an image of a few pixels.
+
+    In the page kernel, padding and ``align_corners`` are chosen; it begins with bilinear, zeros and False.
+
+    Parameters
+    ----------
+    image : array, shape (H, W)
+        Whole numbers from 0, black, to 9, white; 2 to 8 pixels along each axis.
+    x, y : float
+        Where to begin, in pixels, no more than 3 pixels outside; rounded to a twentieth of a pixel.
+
+    Returns
+    -------
+    IPython.display.HTML
+
+    Raises
+    ------
+    ValueError
+        If the image is another, or the point further away.
+
+    Notes
+    -----
+    Its script is ``book/_static/sample.js``. Shown in chapter 2.
+
+    Examples
+    --------
+    >>> "The value is 4.50" in sample([[0, 4], [8, 8]], 0.25, 0.5).data
+    True
+    """
+    picture = np.asarray(image, dtype=np.float64)
+    if picture.ndim != 2 or not all(2 <= size <= 8 for size in picture.shape):
+        raise ValueError(f"image: expected 2 to 8 rows and columns, got shape {picture.shape}")
+    if not np.all(np.isin(picture, np.arange(BRIGHTEST + 1))):
+        raise ValueError(
+            f"image: expected whole numbers from 0 to {BRIGHTEST}, got {picture.tolist()}"
+        )
+    height, width = picture.shape
+    for name, position, size in (("x", x, width), ("y", y, height)):
+        if not -BEYOND <= position <= size - 1 + BEYOND:
+            raise ValueError(
+                f"{name}: expected {-BEYOND} to {size - 1 + BEYOND}, no more than {BEYOND} pixels outside, "
+                f"got {position}"
+            )
+    x, y = round(20 * x) / 20, round(20 * y) / 20
+    state = picture, x, y, "bilinear", "zeros", False
+    box = (0, 0, (width + 2 * BEYOND) * CELL, (height + 2 * BEYOND) * CELL)
+    drawing = (
+        f'<g class="cells">{cells(picture, *state[4:])}</g><g class="marks">{marks(*state)}</g>'
+        f'<g class="handle" transform="translate({_at(_unit(x))} {_at(_unit(y))})"><circle r="5"></circle></g>'
+    )
+    panels = [
+        touch.panel(
+            "where it is read; dashed, from −1 to 1",
+            touch.svg(
+                box, "An image of a few pixels, each with its value, and a point on it", drawing
+            ),
+        ),
+        touch.panel(
+            "what it reads, and how much each counts",
+            touch.svg(
+                (-1, -1, SUM + 2, SUM + 28),
+                "The pixels that are read, with their weights",
+                total(*state),
+            ),
+        ),
+    ]
+    told = {"image": picture.astype(int).tolist(), "x": x, "y": y}
+    return touch.figure("sample", told, panels, sentence(*state))
