@@ -18,7 +18,7 @@ settings.load_profile("repeatable")
 
 EVERY = {
     "test_engines.py": 8,
-    "test_functional.py": 20,
+    "test_functional.py": 12,
     "test_sampling.py": 10,
 }  # so many cases a run; all, nightly
 # Kernels that every engine covers; the last is one of the third's kind.

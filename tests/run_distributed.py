@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,8 +26,6 @@ from stnlib.training.distributed import from_first, session
 SCHEDULE = Schedule(20, 16, clip=0.5)  # shorter than the gradients
 EVERY = 4
 KILLED_AT = 10  # so that steps 8 and 9 are taken twice
-
-digits.CHUNK = 64  # several within a training
 
 
 def network():
@@ -47,7 +46,8 @@ def network():
 def data(share=(0, 1)):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 28, 28)).astype(np.uint8), np.arange(40) % 10
-    return DistortedDigits(images, labels, TC, SCHEDULE.batch, seed=5, share=share)
+    with mock.patch.object(digits, "CHUNK", 64):  # several within a training
+        return DistortedDigits(images, labels, TC, SCHEDULE.batch, seed=5, share=share)
 
 
 def train(folder, rank, world, device="cpu", killed_at=None):

@@ -130,7 +130,8 @@ def _visit(browser: Any, path: Path) -> dict[str, Any]:
     browser.execute_async_script(WHEN_READY)
     facts = browser.execute_script(LOOK)
     facts["requests"] = requests(browser)
-    files = {Path(unquote(urlsplit(url).path)) for url in facts["requests"]}
+    addresses = map(urlsplit, facts["requests"])
+    files = {Path(unquote(address.path)) for address in addresses if address.scheme == "file"}
     facts["weight"] = {
         "kilobytes": round(sum(f.stat().st_size for f in files if f.is_file()) / 1000),
         "first_paint": round(browser.execute_script(FIRST_PAINT)),
