@@ -208,6 +208,7 @@ def test_images_are_shown_and_described(seen, page):
 FIGURES = {
     "touch-frame": "book/01_affine_transforms",
     "touch-sample": "book/02_bilinear_interpolation",
+    "touch-landscape": "book/03_gradients",
     "touch-race": "book/04_gpu_kernel",
     "touch-transformer": "book/05_training",
     "touch-thin_plate": "book/06_beyond_affine",

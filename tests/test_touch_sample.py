@@ -272,6 +272,7 @@ def test_two_figures_on_a_phone(open_figure, theme):
         data = sample.sample(IMAGE, *START).data * 2
 
     browser = open_figure(Two, theme=theme, width=PHONE)
+    assert len(browser.find_elements("css selector", ".touch-bar")) == 2
     choose(browser, "x", "1", figure=1)
     choose(browser, "kernel", "bicubic", figure=1)
     expect(browser, *START)

@@ -314,7 +314,10 @@
 
   window.stnlib = window.stnlib || {};
   window.stnlib.sample = { normalise, unnormalise, pixelsPerUnit, read, sentence, cells, marks, total };
-  const all = () => document.querySelectorAll(".touch-sample[data-touch]").forEach(start);
+  const all = () => document.querySelectorAll(".touch-sample:not(.started)").forEach((picture) => {
+    picture.classList.add("started"); // each figure of a page brings this script along
+    start(picture);
+  });
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", all);
   else all();
 })();
