@@ -106,6 +106,14 @@ def test_where_the_ball_rolls(sigma, momentum, home):
         )
 
 
+def test_the_sharp_digit_is_found_from_two_pixels_away_and_not_from_afar():
+    for angle in np.arange(8) * np.pi / 4:
+        near = np.round(4 * np.array([np.cos(angle), np.sin(angle)])) / 2
+        assert np.hypot(*landscape.roll(prepared(0), 0, near, 20)[-1]) < 0.01
+        far = np.round(16 * np.array([np.cos(angle), np.sin(angle)])) / 2
+        assert np.hypot(*(landscape.roll(prepared(0), 0, far, 20)[-1] - far)) < 1
+
+
 def test_arrows_point_downhill():
     arrows = re.findall(r'class="arrows" d="(.*?)"', figure().data)
     for sigma, drawn in zip(landscape.RATES, arrows, strict=True):

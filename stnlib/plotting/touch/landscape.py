@@ -53,7 +53,7 @@ def loss_and_slope(image: np.ndarray, x: float, y: float) -> tuple[float, np.nda
     Examples
     --------
     >>> loss_and_slope(np.array([[0.0, 4.0]]), 0.5, 0.0)
-    (2.0, array([2., 0.]))
+    (2.0, array([8., 0.]))
     """
     picture = image[None, None]
     theta = np.array([[[1.0, 0.0, x], [0.0, 1.0, y]]])
