@@ -85,6 +85,22 @@ def test_bilinear_areas_are_what_a_square_around_the_point_covers_of_each_pixel(
     assert share == pytest.approx([0.7 * 0.4, 0.3 * 0.4, 0.7 * 0.6, 0.3 * 0.6], abs=1e-3)
 
 
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+def test_arrow_is_as_long_as_the_slope_and_none_of_it_lies_under_the_point(kernel):
+    x, y = START
+    step = 1e-6
+    places = [(x + step, y), (x - step, y), (x, y + step), (x, y - step)]
+    value, _ = library(IMAGE, places, kernel, "zeros", False, "pixel")
+    slope = np.array([value[0] - value[1], value[2] - value[3]]) / (2 * step)
+    drawn = sample.marks(IMAGE, x, y, kernel, "zeros", False)
+    ends = re.search(r'class="slope" d="M(\S+) (\S+)L(\S+) ([^"M]+)M', drawn).groups()
+    tail, tip = np.array(ends, dtype=float).reshape(2, 2)
+    assert tip - tail == pytest.approx(sample.ARROW * sample.CELL * slope, abs=0.011)
+    handle = (np.array(START) + sample.BEYOND + 0.5) * sample.CELL
+    covered = float(re.search(r'<circle r="(.*?)"', sample.sample(IMAGE, x, y).data)[1]) + 0.75
+    assert min(np.hypot(*(tail - handle)), np.hypot(*(tip - handle))) > covered
+
+
 def test_sentence_tells_both_slopes_at_a_knot():
     image = np.array([[0.0, 2.0, 8.0], [0.0, 2.0, 8.0]])
     said = sample.sentence(image, 1.0, 0.5, "bilinear", "border", False)

@@ -6,7 +6,7 @@
 (() => {
   const KERNELS = ["nearest", "bilinear", "bicubic"];
   const PADDINGS = ["zeros", "border", "reflection", "wrap", "mirror", "fill"];
-  const FILL = 5, BEYOND = 3, CELL = 24, SUM = 240, ARROW = 0.3, BRIGHTEST = 9;
+  const FILL = 5, BEYOND = 3, CELL = 24, SUM = 240, ARROW = 0.3, RIM = 7, BRIGHTEST = 9;
   const A = -0.75; // the bicubic kernel's slope at distance 1, as in PyTorch
   const FINE = 8; // readings a pixel in the picture of what is read everywhere
 
@@ -167,7 +167,10 @@
       drawn += area(unit(centre[0]), unit(centre[1]), across[j], down[i], CELL);
     }));
     const length = Math.hypot(gx, gy);
-    if (length > 1e-9) drawn += arrow(unit(x), unit(y), gx / length, gy / length, ARROW * CELL * length);
+    if (length > 1e-9) {
+      const dx = gx / length, dy = gy / length;
+      drawn += arrow(unit(x) + RIM * dx, unit(y) + RIM * dy, dx, dy, ARROW * CELL * length);
+    }
     return drawn;
   }
 

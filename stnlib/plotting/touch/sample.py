@@ -19,6 +19,7 @@ BEYOND = 3  # pixels that are drawn around the image
 CELL = 24  # units of the drawing a pixel
 SUM = 240  # units of the other drawing
 ARROW = 0.3  # pixels for a slope of 1 a pixel
+RIM = 7  # units from the point to where its arrow begins: what covers the point covers no slope
 BRIGHTEST = 9
 
 
@@ -211,9 +212,9 @@ def marks(
     gx, gy = found.slope
     length = math.hypot(gx, gy)
     if length > 1e-9:
-        parts.append(
-            _arrow(_unit(x), _unit(y), gx / length, gy / length, ARROW * CELL * length)
-        )
+        dx, dy = gx / length, gy / length
+        start = _unit(x) + RIM * dx, _unit(y) + RIM * dy
+        parts.append(_arrow(*start, dx, dy, ARROW * CELL * length))
     return "".join(parts)
 
 
