@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_the_cell_fetches_and_installs_what_is_missing(tmp_path, monkeypatch, mi
     shell, installed = InteractiveShell(), []
     shell.register_magic_function(installed.append, magic_name="pip")
     source = first_cell(NOTEBOOKS[0])[0]
-    source = source.replace('REPOSITORY = ""', f'REPOSITORY = "{there.as_uri()}"')
+    source = re.sub('REPOSITORY = ".*"', f'REPOSITORY = "{there.as_uri()}"', source)
     shell.run_cell(source).raise_error()
     if missing:
         assert installed == ['install --quiet "./stn[book]"']

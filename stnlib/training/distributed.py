@@ -67,7 +67,7 @@ def session(device: str | None = None) -> Iterator[tuple[int, int, torch.device]
     if os.environ.get("LOCAL_WORLD_SIZE") == str(world):
         # torchrun keeps its store when it starts all again, and with it the addresses of those that are gone
         # (pytorch/pytorch#135712). On several machines it counts restarts on each by itself.
-        life = os.environ["TORCHELASTIC_RESTART_COUNT"]
+        life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(f"restart{life}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     try:
