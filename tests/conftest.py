@@ -21,8 +21,9 @@ EVERY = {
     "test_functional.py": 12,
     "test_sampling.py": 10,
 }  # so many cases a run; all, nightly
-# Of the kernels that the reference alone covers, derivatives of derivatives take long: so many cases a run likewise.
-EVERY_REFERENCE = {"test_functional.py": 2}
+# So are those of the kernels that the reference alone has, whose second derivatives take long, and those of NVRTC:
+# the record of all of these is of the present source, as a test says.
+EVERY_OTHER = {"test_functional.py": 2, "test_engines_nvrtc.py": 3}
 # Kernels that every engine covers; the last is one of the third's kind.
 COVERED = ("nearest", "bilinear", "bicubic", "keys")
 
@@ -60,7 +61,7 @@ def _is_left_out(item):
     by_engine = case.params.get("engine", "reference") != "reference"
     if by_engine and rare:
         return True
-    share = EVERY if by_engine else EVERY_REFERENCE if rare else {}
+    share = EVERY if by_engine else EVERY_OTHER if rare or "case" in case.params else {}
     every = 1 if os.environ.get("STNLIB_SLOW") else share.get(item.path.name, 1)
     return zlib.crc32(item.nodeid.encode()) % every > 0
 

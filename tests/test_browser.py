@@ -35,6 +35,11 @@ return {
   math: article.querySelectorAll(".math").length,
   untypeset: [...article.querySelectorAll(".math")].filter((m) => !m.querySelector("mjx-container")).map(said),
   wrong: [...document.querySelectorAll("mjx-merror, mtext[mathcolor=red]")].map(said),
+  markup: [...article.querySelectorAll("p, li, td, th, figcaption")].map((element) => {
+    const copy = element.cloneNode(true);
+    copy.querySelectorAll("code, pre, kbd, .math, mjx-container, script, style").forEach((e) => e.remove());
+    return copy.textContent;
+  }).filter((text) => /`|\\*\\*|\\{[a-z:]+\\}|\\| \\S+ \\||\\$\\S|\\]\\(/.test(text)),
   missingFonts: [...document.fonts].filter((font) => font.status === "error").map((font) => font.family),
   images: [...article.querySelectorAll("img")].map((i) => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
   links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
@@ -53,7 +58,17 @@ const wide = [...document.querySelectorAll("article *")].filter((element) => {
     if (up !== root && getComputedStyle(up).overflowX !== "visible" && up.scrollWidth > up.clientWidth) return false;
   return element.getBoundingClientRect().right > window.innerWidth + 1;
 });
+const block = (element) => {
+  let up = element.parentElement;
+  while (getComputedStyle(up).display.startsWith("inline")) up = up.parentElement;
+  return up;
+};
+const right = (element) => element.getBoundingClientRect().right;
+const said = (element) => element.closest(".math").id || block(element).textContent.trim().slice(0, 80);
+const formulae = [...document.querySelectorAll("article .math mjx-container")];
 return {
+  cut: formulae.filter((m) => (m.closest("div.math") ? m.scrollWidth - m.clientWidth : right(m) - right(block(m))) > 1)
+    .map(said),
   inner: window.innerWidth,
   scroll: root.scrollWidth,
   wide: wide.slice(0, 5).map((e) => `${e.tagName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`),
@@ -201,6 +216,11 @@ def test_nothing_is_asked_of_the_network(seen, page):
 
 
 @EVERY_PAGE
+def test_no_markup_is_left_as_text(seen, page):
+    assert seen[page]["markup"] == []
+
+
+@EVERY_PAGE
 def test_console_has_no_errors(seen, page):
     assert seen[page]["errors"] == []
 
@@ -265,6 +285,11 @@ def test_page_does_not_scroll_sideways_on_a_phone(seen, page):
     assert phone["scroll"] <= PHONE, (
         f"{phone['scroll']} pixels wide; too wide are {phone['wide']}"
     )
+
+
+@EVERY_PAGE
+def test_formulae_fit_on_a_phone(seen, page):
+    assert seen[page]["phone"]["cut"] == []
 
 
 def _channels(colour: str) -> list[float]:

@@ -101,14 +101,19 @@ def test_notation_page_has_every_symbol_of_a_chapter(page):
     assert symbols(text) <= known
 
 
+def reference() -> str:
+    """Return the text of all pages of the API reference."""
+    return "\n".join(text_of(page) for page in PAGES if page.startswith("api"))
+
+
 def entries() -> dict[str, str]:
     """Return for each entry of the API reference the line that stands below it."""
     found = re.findall(
         r"^```\{eval-rst\}\n\.\. auto\w+:: (\S+)\n(?:   .*\n)*```\n\n(?=(.*))",
-        text_of("api"),
+        reference(),
         re.MULTILINE,
     )
-    assert len(found) == text_of("api").count("{eval-rst}")
+    assert len(found) == reference().count("{eval-rst}")
     return dict(found)
 
 
@@ -161,7 +166,7 @@ def _object(name: str) -> int:
 def test_reference_has_every_colour_and_every_command():
     from stnlib import cli, plotting
 
-    text = text_of("api")
+    text = reference()
     assert all(f"`{name}`" in text for name in plotting.__all__ if name.isupper())
     commands = {
         f"stnlib {name}" if not hasattr(command, "commands") else f"stnlib {name} {each}"
@@ -184,7 +189,7 @@ def test_reference_and_contributing_name_every_experiment_that_is_a_command():
         if "\ndef main(" in path.read_text(encoding="utf-8")
     }
     row = r"^\| `stnlib\.experiments\.(\w+)` \| `\1\.json` \|"
-    assert commands == set(re.findall(row, text_of("api"), re.MULTILINE))
+    assert commands == set(re.findall(row, reference(), re.MULTILINE))
     assert {f"{name}.json" for name in commands} <= records_in_contributing()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from .. import transforms
 from ..coordinates import regular_grid
@@ -117,9 +117,9 @@ def show_strips(
             show_image(ax, warp(picture, family, theta))
             if value == 0:
                 frame(ax, BLUE, 2)
-        line[0].set_ylabel(label, color=GREY)
+        line[0].set_ylabel(label, color=GREY, fontsize=13)
     for ax, value in zip(axes[0], values, strict=True):
-        ax.set_title(f"{value:g}".replace("-", "\N{MINUS SIGN}"))
+        ax.set_title(f"{value:g}".replace("-", "\N{MINUS SIGN}"), fontsize=13)
     return figure
 
 
@@ -149,14 +149,22 @@ def show_horizon(family: Any, theta: np.ndarray, extent: float = 3.0) -> Figure:
     ax.imshow(shade, extent=(-extent, extent, extent, -extent), vmin=0, vmax=1)
     ax.contourf(line, line, denominator, levels=[-1e9, 0], colors=[BLUE], alpha=0.35)
     ax.contour(line, line, denominator, levels=[0], colors=[RED], linewidths=2)
-    ax.add_patch(plt.Rectangle((-1, -1), 2, 2, fill=False, edgecolor=GREEN, linewidth=2.5))
+    ax.add_patch(Rectangle((-1, -1), 2, 2, fill=False, edgecolor=GREEN, linewidth=2.5))
     ax.text(0, 0, "output", color="white", ha="center", va="center", backgroundcolor=GREEN)
     ax.set(xlabel="$x^t$", ylabel="$y^t$", aspect="equal")
     return figure
 
 
 def _signed() -> LinearSegmentedColormap:
-    return LinearSegmentedColormap.from_list("signed", [BLUE, "#ffffff", RED])
+    return LinearSegmentedColormap.from_list(
+        "signed",
+        [
+            (0, to_rgba(BLUE)),
+            (0.5, to_rgba(BLUE, 0)),
+            (0.5, to_rgba(RED, 0)),
+            (1, to_rgba(RED)),
+        ],
+    )
 
 
 def show_influence(
@@ -180,6 +188,7 @@ def show_influence(
     )
     points = regular_grid(size).reshape(-1, 2)
     drawn: Any = None
+    reach = 1.05 * max(np.abs(family.control).max() for family in families.values())
     for ax, (name, family) in zip(np.atleast_1d(axes), families.items(), strict=True):
         k = index[name]
         follow = family.basis(points)[:, k].reshape(size)
@@ -192,8 +201,9 @@ def show_influence(
             interpolation="bilinear",
         )
         ax.plot(*family.control.T, "o", color=GREY, markersize=4, clip_on=False)
-        ax.plot(*family.control[k], "o", color="black", markersize=6, clip_on=False)
-        ax.set(title=name, xticks=[], yticks=[])
+        ax.plot(*family.control[k], "o", color="black", markeredgecolor="white", markersize=6)
+        ax.add_patch(Rectangle((-1, -1), 2, 2, fill=False, edgecolor=GREY))
+        ax.set(title=name, xticks=[], yticks=[], xlim=(-reach, reach), ylim=(reach, -reach))
         for spine in ax.spines.values():
             spine.set_visible(False)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
@@ -223,6 +233,7 @@ def show_bending(distances: np.ndarray, radial: np.ndarray, heights: np.ndarray)
     x, y = (np.linspace(-1, 1, n) for n in heights.shape[::-1])
     right.plot_surface(*np.meshgrid(x, y), heights, color=BLUE, edgecolor=GREY, linewidth=0.3)
     right.set_axis_off()
+    right.set_box_aspect((4, 4, 3), zoom=1.5)
     right.patch.set_alpha(0)
     return figure
 
@@ -243,7 +254,7 @@ def show_lattices(grids: Mapping[str, np.ndarray], columns: int = 3) -> Figure:
     columns = min(columns, len(grids))
     rows = -(-len(grids) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False
+        rows, columns, figsize=(2.1 * columns, 2.3 * rows), squeeze=False
     )
     for ax in axes.flat[len(grids) :]:
         ax.set_axis_off()
@@ -253,7 +264,7 @@ def show_lattices(grids: Mapping[str, np.ndarray], columns: int = 3) -> Figure:
                 ax.plot(*line.T, color=BLUE, linewidth=0.8)
         for i, j in np.argwhere(folded(grid)):
             corners = grid[[i, i, i + 1, i + 1], [j, j + 1, j + 1, j]]
-            ax.fill(*corners.T, color=RED, alpha=0.8, linewidth=0)
+            ax.fill(*corners.T, color=RED, linewidth=0, zorder=3)
         ax.set(title=title, aspect="equal")
         ax.invert_yaxis()
         ax.set_axis_off()
@@ -307,26 +318,27 @@ def show_residuals(
     """
     warps = list(residuals)
     families = list(residuals[warps[0]])
-    figure, ax = plt.subplots(figsize=(0.78 * len(families) + 1.6, 0.42 * len(warps) + 1.3))
+    figure, ax = plt.subplots(figsize=(0.62 * len(families) + 1.7, 0.46 * len(warps) + 1.5))
     for i, name in enumerate(warps):
         for j, family in enumerate(families):
             value = residuals[name][family]
             undone = value < threshold
             colour = GREEN if undone else RED
             share = 0.75 if undone else 0.7 * min(value, 1.0)
-            ax.add_patch(plt.Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=(colour, share)))
-            text = ax.text(j, i, f"{100 * value:.0f} %", ha="center", va="center", fontsize=9)
-            if share > 0.3:  # as in `show_values`
-                rim = [patheffects.withStroke(linewidth=1.8, foreground="#333333")]
-                text.set(color="white", path_effects=rim)
+            paint = [
+                1 - share * (1 - part) for part in to_rgb(colour)
+            ]  # as if on white: dark words fit on all
+            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=paint))
+            said = f"{100 * value:.0f} %"
+            ax.text(j, i, said, color="#222222", ha="center", va="center", fontsize=11)
     ax.set(
         xlim=(-0.5, len(families) - 0.5),
         ylim=(len(warps) - 0.5, -0.5),
         xticks=range(len(families)),
         yticks=range(len(warps)),
     )
-    ax.set_xticklabels(families, rotation=35, ha="left", fontsize=9)
-    ax.set_yticklabels(warps, fontsize=9)
+    ax.set_xticklabels(families, rotation=35, ha="left", fontsize=11)
+    ax.set_yticklabels(warps, fontsize=11)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     for spine in ax.spines.values():
@@ -354,7 +366,7 @@ def choices() -> list[dict[str, str]]:
         (
             "similarity",
             families.Similarity(log=True),
-            "always",
+            "always, with log scale",
             "place, size, turn",
             "views from the side",
         ),
@@ -390,7 +402,7 @@ def choices() -> list[dict[str, str]]:
             "piecewise affine",
             families.PiecewiseAffine(4, 4),
             "cell by cell; may fold",
-            "bends, cheaply",
+            "local bends",
             "kinks",
         ),
         ("B-spline", families.BSpline(6, 6), "no; may fold", "local bends", "large shifts"),
@@ -455,5 +467,5 @@ def choice_table(rows: Sequence[Mapping[str, str]]) -> str:
         + "</tr>"
         for row in rows
     )
-    table = f'<table class="dataframe"><tr>{head}</tr>{body}</table>'
+    table = f'<table class="dataframe" style="min-width: 44rem"><tr>{head}</tr>{body}</table>'
     return f'<div style="overflow-x: auto" tabindex="0">{table}</div>'

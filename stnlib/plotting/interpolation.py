@@ -45,7 +45,7 @@ def show_positions(
     height, width = image.shape
     x, y = unnormalise(grid[..., 0], width), unnormalise(grid[..., 1], height)
     left, top, right, bottom = window
-    figure, (whole, part) = plt.subplots(1, 2, figsize=(7.4, 3.6))
+    figure, (whole, part) = plt.subplots(1, 2, figsize=(6.6, 3.3))
     for ax, size in ((whole, 2), (part, 7)):
         show_image(ax, image)
         ax.plot(x.ravel(), y.ravel(), "o", color=RED, markersize=size)
@@ -101,7 +101,8 @@ def show_row(values: Sequence[float], x: float) -> Figure:
             (end, 0.12 * top),
             arrowprops={"arrowstyle": "<->", "color": RED, "shrinkA": 0},
         )
-        ax.text((start + end) / 2, 0.15 * top, label, color=RED, ha="center", va="bottom")
+        middle = (start + end) / 2 + 0.12 * (label != "a")  # clear of the bar's edge
+        ax.text(middle, 0.15 * top, label, color=RED, ha="center", va="bottom")
     ax.set(
         xlabel="x, in pixels",
         ylabel="value",
@@ -237,6 +238,7 @@ def show_surface(values: np.ndarray, *, levels: Sequence[float], steps: int = 40
         ax.plot(columns.ravel(), rows.ravel(), "o", color=BLUE, markersize=8, clip_on=False)
         ax.set(aspect="equal", xticks=range(width), yticks=range(height), title=mode)
         ax.set(xlim=(0, width - 1), ylim=(height - 1, 0))
+        frame(ax, GREY)
     return figure
 
 
@@ -319,7 +321,7 @@ def show_padding(values: Sequence[float], beyond: int, fill_value: float) -> Fig
     )
     whole = np.arange(-beyond, size + beyond)
     fine = np.linspace(-beyond, size + beyond - 1, 20 * (size + 2 * beyond - 1) + 1)
-    figure, axes = plt.subplots(len(rules), 1, figsize=(7.4, 8.8), sharex=True, sharey=True)
+    figure, axes = plt.subplots(len(rules), 1, figsize=(6.4, 8.4), sharex=True, sharey=True)
     for ax, (padding_mode, options, lines, title) in zip(axes, rules, strict=True):
         inside = (whole >= 0) & (whole < size)
         colours = [(BLUE, 0.55) if there else (RED, 0.4) for there in inside]
@@ -328,7 +330,9 @@ def show_padding(values: Sequence[float], beyond: int, fill_value: float) -> Fig
         ax.plot(fine, _read(values, fine, **options), color=GREY, linewidth=1.5)
         colour, dashes = (PURPLE, ":") if padding_mode == "wrap" else (GREEN, "--")
         for line in lines:
-            ax.axvline(line, color=colour, linestyle=dashes, linewidth=1.8)
+            ax.axvline(
+                line, color=colour, linestyle=dashes, linewidth=3 if colour == PURPLE else 1.8
+            )
         ax.set_title(title, loc="left")
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
@@ -390,7 +394,7 @@ def _gallery(
     figure, axes = plt.subplots(
         2 * blocks,
         4,
-        figsize=(8, 3.55 * blocks),
+        figsize=(6.4, 2.9 * blocks),
         squeeze=False,
         gridspec_kw={"height_ratios": heights * blocks},
     )
@@ -497,8 +501,8 @@ def show_spline(values: Sequence[float], kernel: Kernel) -> Figure:
     image, fill = pixels[None, None, None], np.zeros((1, 1))
     coefficients = prefilter(image, fill, sampler, np)[0][0, 0, 0]
     x = np.linspace(0, size - 1, 30 * (size - 1) + 1)
-    figure, axes = plt.subplots(1, 2, figsize=(7.8, 3.2), sharey=True)
-    titles = ("the pixels as heights", "heights from the prefilter")
+    figure, axes = plt.subplots(1, 2, figsize=(6.6, 3), sharey=True)
+    titles = ("the pixels as coefficients", "coefficients, prefiltered")
     for ax, heights, title in zip(axes, (pixels, coefficients), titles, strict=True):
         total = np.zeros_like(x)
         for m in range(-3, size + 3):
@@ -568,7 +572,7 @@ def show_footprints(image: np.ndarray, grids: Mapping[str, np.ndarray]) -> Figur
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, len(grids), figsize=(3.9 * len(grids), 4.1), squeeze=False)
+    figure, axes = plt.subplots(1, len(grids), figsize=(3.3 * len(grids), 3.6), squeeze=False)
     halo = [patheffects.withStroke(linewidth=3, foreground=("white", 0.7))]
     for ax, (title, grid) in zip(axes[0], grids.items(), strict=True):
         show_image(ax, image, title)
@@ -604,7 +608,7 @@ def show_curves(
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(7.4, 2.8))
+    figure, ax = plt.subplots(figsize=(6.4, 2.8))
     styles: tuple[dict[str, Any], ...] = (
         {"color": GREY, "linewidth": 5, "alpha": 0.6},
         {"color": RED},
