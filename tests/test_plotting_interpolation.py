@@ -60,7 +60,7 @@ def test_a_row_is_read_on_the_line_between_two_pixels():
     assert [patch.get_height() for patch in ax.patches[:5]] == [2, 6, 3, 7, 5]
     shown = {text.get_text(): text.get_position() for text in ax.texts}
     assert shown["a"][0] == 1.125  # in the middle between pixel 1 and the position
-    assert shown["1 − a"][0] == 1.745  # beside the middle, 1.625: clear of the bar's edge at 1.5
+    assert shown["1 − a"][0] == 1.745  # beside the middle: clear of the bar's edge at 1.5
     assert "5.25" in shown
 
 

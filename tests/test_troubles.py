@@ -34,13 +34,13 @@ INTRODUCTION, *SECTIONS = re.split(r"^(?=## )", PAGE, flags=re.MULTILINE)
 
 def entries():
     """Each entry's symptom, the lines that stand before it, and its own."""
-    first = "\n".join(blocks(INTRODUCTION, "python"))
+    first = "\n".join(blocks(INTRODUCTION, "pycon"))
     for section in SECTIONS:
         opening, *troubles = re.split(r"^(?=### )", section, flags=re.MULTILINE)
-        before = "\n".join(blocks(opening, "python"))
+        before = "\n".join(blocks(opening, "pycon"))
         yield opening, first, before
         for trouble in troubles:
-            yield trouble, first + "\n" + before, "\n".join(blocks(trouble, "python"))
+            yield trouble, first + "\n" + before, "\n".join(blocks(trouble, "pycon"))
 
 
 ENTRIES = {text.partition("\n")[0].strip("# "): pair for text, *pair in entries()}

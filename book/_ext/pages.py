@@ -1,5 +1,6 @@
 """What the pages need beside Sphinx and its theme: no buttons that lead nowhere, and HTML that everybody can read."""
 
+import re
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -14,9 +15,18 @@ MENDED = {
 def mend(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Replace in a page's body what accessibility checkers complain of."""
+    """Replace in a page's body what accessibility checkers complain of, and what breaks a line in the wrong place."""
+    body = context.get("body", "")
     for wrong, right in MENDED.items():
-        context["body"] = context.get("body", "").replace(wrong, right)
+        body = body.replace(wrong, right)
+    # A number and its % stay on one line, but for those in code.
+    parts = re.split(
+        r"(<pre.*?</pre>|<code.*?</code>|<script.*?</script>)", body, flags=re.DOTALL
+    )
+    parts[::2] = [
+        re.sub(r"(?<=[\d>])\s%", "\N{NO-BREAK SPACE}%", part) for part in parts[::2]
+    ]
+    context["body"] = "".join(parts)
 
 
 def launch_only_what_is_somewhere(app: Sphinx, config: Any) -> None:

@@ -32,7 +32,7 @@ def error_rows(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     matplotlib.figure.Figure
     """
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
-    figure, ax = plt.subplots(figsize=(7, 0.9 + 0.42 * len(rows)))
+    figure, ax = plt.subplots(figsize=(5.8, 0.9 + 0.4 * len(rows)))
     for name, (colour, marker) in zip(names, SERIES, strict=False):
         found = [(y, row[name]) for y, row in enumerate(rows.values()) if name in row]
         points = np.array([(error, y) for y, errors in found for error in errors])
@@ -65,7 +65,7 @@ def watched(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    figure, axes = plt.subplots(1, 2, figsize=(6.8, 3))
     for (name, history), (colour, line, marker) in zip(histories.items(), STYLES, strict=False):
         steps = [entry["steps"] for entry in history]
         values = [next(iter(entry["transformers"].values())) for entry in history]

@@ -7,14 +7,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap, to_rgb, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .. import transforms
 from ..coordinates import regular_grid
 from ..sampling import grid_sample
-from .images import frame, show_image
+from .images import draw_tile, frame, show_image
 from .style import BLUE, GREEN, GREY, RED
 
 
@@ -325,12 +325,7 @@ def show_residuals(
             undone = value < threshold
             colour = GREEN if undone else RED
             share = 0.75 if undone else 0.7 * min(value, 1.0)
-            paint = [
-                1 - share * (1 - part) for part in to_rgb(colour)
-            ]  # as if on white: dark words fit on all
-            ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=paint))
-            said = f"{100 * value:.0f} %"
-            ax.text(j, i, said, color="#222222", ha="center", va="center", fontsize=11)
+            draw_tile(ax, (j, i), f"{100 * value:.0f} %", colour, share)
     ax.set(
         xlim=(-0.5, len(families) - 0.5),
         ylim=(len(warps) - 0.5, -0.5),
@@ -460,10 +455,13 @@ def choice_table(rows: Sequence[Mapping[str, str]]) -> str:
     -------
     str
     """
-    head = "".join(f"<th>{title}</th>" for title in rows[0])
+    head = "".join(f'<th style="padding: 0.25rem 0.6rem">{title}</th>' for title in rows[0])
     body = "".join(
         "<tr>"
-        + "".join(f'<td style="text-align: left">{cell}</td>' for cell in row.values())
+        + "".join(
+            f'<td style="text-align: left; padding: 0.25rem 0.6rem">{cell}</td>'
+            for cell in row.values()
+        )
         + "</tr>"
         for row in rows
     )

@@ -35,7 +35,7 @@ def show_chain() -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(8, 1.9))
+    figure, ax = plt.subplots(figsize=(7, 1.8))
     x = 2.6 * np.arange(len(CHAIN))
     for place, name in zip(x, CHAIN, strict=True):
         ax.text(
@@ -91,7 +91,7 @@ def show_votes(image: np.ndarray, target: np.ndarray, *, length: float = 3.0) ->
     difference = grid_sample(batch, grid) - target
     gradient: Any = grid_sample_vjp(difference, batch, grid).grid
     votes = -gradient[0]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8))
     show_image(left, image, "the output, and the target's outline")
     left.contour(target, levels=[0.5], colors=[RED], linewidths=1.5)
     right.set_title("each sample's vote, and their sum")
@@ -142,7 +142,7 @@ def show_gather_and_scatter(pixels: np.ndarray, x: float, y: float, gradient: fl
     batch = np.asarray(pixels, dtype=np.float64)[None, None]
     output = float(grid_sample(batch, grid)[0, 0, 0, 0])
     back: Any = grid_sample_vjp(np.full((1, 1, 1, 1), gradient), batch, grid).input
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8))
     show_values(left, pixels, f"forward: gather, V = {output:g}")
     show_values(right, back[0, 0], f"backward: scatter {gradient:g}", digits=2, colour=RED)
     for ax, inwards, colour in ((left, True, BLUE), (right, False, RED)):
@@ -190,7 +190,7 @@ def show_row(row: np.ndarray) -> Figure:
     width = len(row)
     x = np.linspace(-1.5, width + 0.5, 40 * (width + 2) + 1)
     value, _ = _read_row(row, x)
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7.5, 4.6), sharex=True)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.6, 4.2), sharex=True)
     top.plot(x, value, color=BLUE)
     top.plot(np.arange(width), row, "o", color=BLUE)
     top.set_ylabel("value $V$")
@@ -231,7 +231,7 @@ def show_adjoint(grad_output: np.ndarray, scattered: np.ndarray, warped: np.ndar
     """
     titles = ("gradient of the output", "scattered: right", "warped back: wrong")
     tables = (grad_output, scattered, warped)
-    figure, axes = plt.subplots(1, 3, figsize=(8, 3.0))
+    figure, axes = plt.subplots(1, 3, figsize=(7, 2.7))
     top = max(float(np.abs(table).max()) for table in tables)
     for ax, table, title, colour in zip(axes, tables, titles, (BLUE, GREEN, RED), strict=True):
         whole = bool(np.all(table == np.round(table)))
@@ -258,7 +258,7 @@ def show_patterns(size: int = 7) -> Figure:
         pixel_centres(size, align_corners=True), pixel_centres(size, align_corners=True)
     )
     factors = (("x^t", x), ("y^t", y), ("1", np.ones_like(x)))
-    figure, axes = plt.subplots(2, 3, figsize=(7.2, 5.0))
+    figure, axes = plt.subplots(2, 3, figsize=(6.4, 4.5))
     for row in range(2):
         for column, (name, factor) in enumerate(factors):
             ax = axes[row, column]
@@ -302,7 +302,7 @@ def show_basins(
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(8, 3.6))
+    figure, ax = plt.subplots(figsize=(7, 3.3))
     for (label, loss), colour in zip(losses.items(), (BLUE, RED, GREEN, PURPLE), strict=False):
         share = np.asarray(loss) / np.max(loss)
         ax.plot(shifts, share, color=colour, label=label)
@@ -337,7 +337,7 @@ def show_descents(
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, len(surfaces), figsize=(8, 4.3), squeeze=False)
+    figure, axes = plt.subplots(1, len(surfaces), figsize=(7, 3.9), squeeze=False)
     for ax, surface, descents, title in zip(axes[0], surfaces, paths, titles, strict=True):
         share = surface / surface.max()
         levels = np.linspace(0, 1, 11)
@@ -377,7 +377,7 @@ def show_film(
     matplotlib.figure.Figure
         In the lower row blue is too dark, red is too bright, and nothing is right.
     """
-    figure, axes = plt.subplots(2, len(outputs) + 1, figsize=(8, 2.75))
+    figure, axes = plt.subplots(2, len(outputs) + 1, figsize=(7, 2.5))
     for i, (output, title) in enumerate(zip(outputs, titles, strict=True)):
         show_image(axes[0, i], output, title)
         _show_difference(axes[1, i], output - target)
@@ -407,7 +407,7 @@ def show_tangents(
     matplotlib.figure.Figure
         A pixel that gets brighter is red, one that gets darker is blue.
     """
-    figure, axes = plt.subplots(1, len(tangents) + 1, figsize=(8, 2.4))
+    figure, axes = plt.subplots(1, len(tangents) + 1, figsize=(7, 2.2))
     show_image(axes[0], image, "the output")
     for ax, tangent, title in zip(axes[1:], tangents, titles, strict=True):
         _show_difference(ax, tangent / (2 * np.quantile(np.abs(tangent), 0.99)))
@@ -433,7 +433,7 @@ def show_derivatives(row: np.ndarray, modes: Sequence[str]) -> Figure:
     x = np.linspace(0, last, 100 * last, endpoint=False)  # knots, and both sides of them
     position = np.stack((x, np.zeros_like(x)), axis=-1)[None]
     figure, axes = plt.subplots(
-        3, len(modes), figsize=(8, 5.4), sharex=True, sharey="row", squeeze=False
+        3, len(modes), figsize=(7, 5), sharex=True, sharey="row", squeeze=False
     )
     for column, mode in zip(axes.T, modes, strict=True):
         sampler = Sampler(KERNELS[mode], "mirror", False)
@@ -471,7 +471,7 @@ def show_races(
     matplotlib.figure.Figure
     """
     figure, axes = plt.subplots(
-        1, len(races), figsize=(8, 3.6), sharex=True, sharey=True, squeeze=False
+        1, len(races), figsize=(7, 3.4), sharex=True, sharey=True, squeeze=False
     )
     for ax, (title, curves) in zip(axes[0], races.items(), strict=True):
         for (label, loss), colour, marker in zip(

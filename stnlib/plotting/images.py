@@ -9,7 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..coordinates import unnormalise
 from ..sampling import affine_grid, grid_sample
@@ -98,19 +100,7 @@ def show_values(
     top = np.nanmax(np.abs(values)) or 1.0
     for (row, column), value in np.ndenumerate(values):
         share = 0.0 if np.isnan(value) else 0.75 * abs(value) / top
-        ax.add_patch(
-            plt.Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, facecolor=(colour, share), edgecolor=GREY
-            )
-        )
-        text = ax.text(column, row, f"{value:.{digits}f}", ha="center", va="center")
-        if (
-            share > 0.3
-        ):  # white with a dark rim reads on every shade, on a light page and on a dark one
-            text.set(
-                color="white",
-                path_effects=[patheffects.withStroke(linewidth=1.8, foreground="#333333")],
-            )
+        draw_tile(ax, (column, row), f"{value:.{digits}f}", colour, share, edgecolor=GREY)
     ax.set(
         xlim=(-0.5, values.shape[1] - 0.5),
         ylim=(values.shape[0] - 0.5, -0.5),
@@ -118,6 +108,19 @@ def show_values(
         title=title,
     )
     ax.set_axis_off()
+
+
+def draw_tile(
+    ax: Axes, place: tuple[float, float], said: str, colour: str, share: float, **options: Any
+) -> None:
+    """Draw a square of so much of a colour, with a word in it that reads on a light page and on a dark one."""
+    full = share > 0.3
+    paint = 1 - share * (1 - np.array(to_rgb(colour)))  # as if on white, for a dark word
+    corner = (place[0] - 0.5, place[1] - 0.5)
+    ax.add_patch(
+        Rectangle(corner, 1, 1, facecolor=paint if full else (colour, share), **options)
+    )
+    ax.text(*place, said, color="#222222" if full else GREY, ha="center", va="center")
 
 
 def draw_grid(

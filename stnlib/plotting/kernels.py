@@ -144,7 +144,7 @@ def show_threads(plan: Launch, blocks: Sequence[int]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8))
     _squares(left, plan.out, "output: which thread makes it")
     _squares(right, plan.size, "input: where it is read")
     for block, colour in zip(blocks, COLOURS, strict=False):
@@ -298,7 +298,7 @@ def show_bytes(
     matplotlib.figure.Figure
         Bars in bytes a pixel; beside each its total and the floor in microseconds.
     """
-    figure, ax = plt.subplots(figsize=(8, 0.55 * len(ways) + 1.1))
+    figure, ax = plt.subplots(figsize=(7, 0.52 * len(ways) + 1.1))
     names = list(ways)
     start = np.zeros(len(names))
     for kind, colour in MOVED.items():
@@ -333,7 +333,7 @@ def show_roofline(
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(7.5, 4.2))
+    figure, ax = plt.subplots(figsize=(6.6, 4))
     x = np.geomspace(0.1, 200, 400)
     for (name, peak), colour in zip(peaks.items(), (GREY, PURPLE), strict=False):
         ax.plot(x, np.minimum(peak, bandwidth * x), color=colour)
@@ -379,7 +379,7 @@ def show_race() -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(7.5, 2.2))
+    figure, ax = plt.subplots(figsize=(6.6, 2.2))
     heights = {0: 2.0, 1: 1.0}
     for thread, height in heights.items():
         colour = COLOURS[thread]
@@ -409,7 +409,7 @@ def show_answers(answers: Mapping[str, np.ndarray]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, len(answers), figsize=(8, 3.1), squeeze=False)
+    figure, axes = plt.subplots(1, len(answers), figsize=(7, 2.8), squeeze=False)
     top = max(float(np.abs(table).max()) for table in answers.values())
     for ax, (title, table), colour in zip(
         axes.flat, answers.items(), (RED, RED, GREEN), strict=False
@@ -477,7 +477,7 @@ def show_measured(record: Mapping[str, Any]) -> Figure:
     found = _measurements(record)
     directions = list(dict.fromkeys(direction for _, direction in found))
     figure, axes = plt.subplots(
-        -(-len(directions) // 2), 2, figsize=(8, 5.4), sharex=True, sharey=True, squeeze=False
+        -(-len(directions) // 2), 2, figsize=(7, 5), sharex=True, sharey=True, squeeze=False
     )
     for ax, direction in zip(axes.flat, directions, strict=False):
         sizes = [size for size, other in found if other == direction]

@@ -143,7 +143,7 @@ def error_chart(runs: Runs) -> Figure:
     matplotlib.figure.Figure
     """
     networks = list(dict.fromkeys((cell.model, cell.transform) for cell in CELLS))
-    figure, axes = plt.subplots(1, len(DATA), figsize=(8, 3.4), sharey=True)
+    figure, axes = plt.subplots(1, len(DATA), figsize=(7, 3.3), sharey=True)
     for ax, data in zip(axes, DATA, strict=True):
         for row, network in enumerate(networks):
             cell = Cell(*network, data)
@@ -190,7 +190,7 @@ def learning_curves(runs: Runs, data: Sequence[str], against: str = "steps") -> 
     matplotlib.figure.Figure
     """
     column = ("steps", "seconds").index(against)
-    figure, axes = plt.subplots(1, len(data), figsize=(8, 3.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(data), figsize=(7, 3.1), sharey=True, squeeze=False)
     for ax, kind in zip(axes[0], data, strict=True):
         for cell, found in runs.items():
             if cell.data == kind and cell.transform in (None, "affine"):
@@ -220,7 +220,7 @@ def overhead_bars(records: Sequence[Record]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(7, 0.42 * len(records) + 0.9))
+    figure, ax = plt.subplots(figsize=(6, 0.42 * len(records) + 0.9))
     names = []
     for row, record in enumerate(records):
         times = record["forward+backward"]

@@ -34,7 +34,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], window: int = 50) -> Figu
     -------
     matplotlib.figure.Figure
     """
-    figure, ax = plt.subplots(figsize=(7, 3))
+    figure, ax = plt.subplots(figsize=(6.2, 2.9))
     for (name, loss), (colour, line) in zip(losses.items(), STYLES, strict=False):
         parts = np.array_split(np.asarray(loss), max(len(loss) // window, 1))
         steps = (
@@ -215,7 +215,7 @@ def pose_spread(runs: Sequence[Mapping[str, Any]]) -> Figure:
     matplotlib.figure.Figure
     """
     parts = {"x": "place along x", "y": "place along y", "log_scale": "size", "angle": "angle"}
-    figure, ax = plt.subplots(figsize=(7, 2.6))
+    figure, ax = plt.subplots(figsize=(6.2, 2.6))
     for position, part in enumerate(parts):
         left = [
             100 * run["pose_after"][part]["std"] / run["pose_before"][part]["std"]
