@@ -19,7 +19,12 @@ def mend(
     body = context.get("body", "")
     for wrong, right in MENDED.items():
         body = body.replace(wrong, right)
-    # A number and its % stay on one line, but for those in code.
+    # A formula and the full stop behind it stay on one line; a number and its %, too, but for those in code.
+    body = re.sub(
+        r'(<span class="math[^>]*>[^<]*</span>)(?=[.,;:?!)])',
+        "\\1\N{WORD JOINER}",
+        body,
+    )
     parts = re.split(
         r"(<pre.*?</pre>|<code.*?</code>|<script.*?</script>)", body, flags=re.DOTALL
     )
