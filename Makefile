@@ -18,6 +18,8 @@ ZIG := ziglang==0.17.1
 AXE := axe-playwright-python==0.1.8
 # For `make gpu`: the Python that has CuPy.
 ON_GPU = $(shell $(BIN)/python -c 'import cupy' 2>/dev/null && echo $(BIN)/python || echo $(PYTHON))
+# Two processes end together if the longest chapters begin.
+LONGEST := $(patsubst %,book/%.ipynb,03_gradients 07_distorted_mnist 06_beyond_affine 02_bilinear_interpolation)
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout=900 --nbval-sanitize-with=tests/nbval_sanitise.cfg
 
 export PYTHONHASHSEED := 0
@@ -71,8 +73,8 @@ gpu:  ## on a machine with an NVIDIA GPU, installing nothing: its tests, benchma
 	    done
 
 nbval: $(INSTALLED)  ## run every chapter and compare what it prints with what is stored
-	$(BIN)/python -m pytest -q $(NBVAL) -n 2 --dist loadscope -p no:cacheprovider \
-	    --junitxml=_build/reports/nbval.xml $(NOTEBOOKS)
+	$(BIN)/python -m pytest -q $(NBVAL) -n 2 --dist loadscope --no-loadscope-reorder -p no:cacheprovider \
+	    --junitxml=_build/reports/nbval.xml $(filter $(NOTEBOOKS),$(LONGEST)) $(filter-out $(LONGEST),$(NOTEBOOKS))
 
 print: book  ## the book to print: a PDF a page, in _build/pdf; needs chromium
 	$(BIN)/python book/_ext/print_pages.py

@@ -17,13 +17,13 @@ settings.register_profile("nightly", max_examples=2000, **COMMON)
 settings.load_profile("repeatable")
 
 EVERY = {
-    "test_engines.py": 8,
+    "test_engines.py": 12,
     "test_functional.py": 12,
     "test_sampling.py": 10,
 }  # so many cases a run; all, nightly
 # So are those of the kernels that the reference alone has, whose second derivatives take long, and those of NVRTC:
 # the record of all of these is of the present source, as a test says.
-EVERY_OTHER = {"test_functional.py": 2, "test_engines_nvrtc.py": 3}
+EVERY_OTHER = {"test_functional.py": 5, "test_engines_nvrtc.py": 3}
 # Kernels that every engine covers; the last is one of the third's kind.
 COVERED = ("nearest", "bilinear", "bicubic", "keys")
 
