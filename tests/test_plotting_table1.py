@@ -86,8 +86,8 @@ def test_the_table_has_ours_and_the_papers_number_and_says_which_is_less():
         )
     }
     assert rows["network"] == ["R", "RTS", "P", "E", "TC"]
-    assert rows["CNN"][4] == "<b>1.10 ± 0.10</b> ≤ 3.5"
-    assert rows["FCN"][0] == "2.50 ± 0.00 &gt; 2.1"
+    assert rows["CNN"][4] == "<b>1.10 ± 0.10</b><br>≤ 3.5"
+    assert rows["FCN"][0] == "2.50 ± 0.00<br>&gt; 2.1"
     assert rows["ST-CNN affine"][1] == "paper: 0.5"  # not measured
     assert rows["ST-FCN TPS"][4] == "–"  # which the paper has not
     assert len(rows) == 9

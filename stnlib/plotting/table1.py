@@ -90,6 +90,9 @@ def reached(cell: Cell, runs: Sequence[Record]) -> bool:
     return mean_and_spread(runs)[0] <= cell.paper
 
 
+STYLE = "white-space: nowrap; padding: 0.25rem 0.5rem; text-align: left"  # of the table's cells
+
+
 def error_table(runs: Runs) -> str:
     """Return the table beside the paper's, as HTML that scrolls sideways on a narrow page.
 
@@ -101,14 +104,16 @@ def error_table(runs: Runs) -> str:
     Returns
     -------
     str
-        In each cell: mean and standard deviation over seeds, then ``≤`` or ``>``, then the paper's number. Those at or
+        In each cell: mean and standard deviation over seeds; below, ``≤`` or ``>`` and the paper's number. Those at or
         below the paper's are bold. A cell that was not measured has the paper's number alone.
     """
     rows = []
     for model, transform in dict.fromkeys((c.model, c.transform) for c in CELLS):
         entries = (_entry(Cell(model, transform, data), runs) for data in DATA)
-        rows.append(f"<tr><th>{_name(model, transform)}</th>{''.join(entries)}</tr>")
-    head = "".join(f"<th>{title}</th>" for title in ("network", *DATA))
+        rows.append(
+            f'<tr><th style="{STYLE}">{_name(model, transform)}</th>{"".join(entries)}</tr>'
+        )
+    head = "".join(f'<th style="{STYLE}">{title}</th>' for title in ("network", *DATA))
     table = f'<table class="dataframe"><tr>{head}</tr>{"".join(rows)}</table>'
     return f'<div style="overflow-x: auto" tabindex="0">{table}</div>'
 
@@ -119,11 +124,11 @@ def _entry(cell: Cell, runs: Runs) -> str:
         mean, spread = mean_and_spread(runs[cell])
         ours = f"{mean:.2f} ± {spread:.2f}"
         text = (
-            f"<b>{ours}</b> ≤ {cell.paper}"
+            f"<b>{ours}</b><br>≤ {cell.paper}"
             if reached(cell, runs[cell])
-            else f"{ours} &gt; {cell.paper}"
+            else f"{ours}<br>&gt; {cell.paper}"
         )
-    return f'<td style="white-space: nowrap">{text}</td>'
+    return f'<td style="{STYLE}">{text}</td>'
 
 
 def _name(model: str, transform: str | None) -> str:
