@@ -90,7 +90,7 @@ def reached(cell: Cell, runs: Sequence[Record]) -> bool:
     return mean_and_spread(runs)[0] <= cell.paper
 
 
-STYLE = "white-space: nowrap; padding: 0.25rem 0.5rem; text-align: left"  # of the table's cells
+STYLE = "padding: 0.25rem 0.4rem; text-align: left"  # of the table's cells
 
 
 def error_table(runs: Runs) -> str:
@@ -114,7 +114,7 @@ def error_table(runs: Runs) -> str:
             f'<tr><th style="{STYLE}">{_name(model, transform)}</th>{"".join(entries)}</tr>'
         )
     head = "".join(f'<th style="{STYLE}">{title}</th>' for title in ("network", *DATA))
-    table = f'<table class="dataframe"><tr>{head}</tr>{"".join(rows)}</table>'
+    table = f'<table class="dataframe" style="font-size: 0.92em"><tr>{head}</tr>{"".join(rows)}</table>'
     return f'<div style="overflow-x: auto" tabindex="0">{table}</div>'
 
 
@@ -128,7 +128,7 @@ def _entry(cell: Cell, runs: Runs) -> str:
             if reached(cell, runs[cell])
             else f"{ours}<br>&gt; {cell.paper}"
         )
-    return f'<td style="{STYLE}">{text}</td>'
+    return f'<td style="{STYLE}; white-space: nowrap">{text}</td>'
 
 
 def _name(model: str, transform: str | None) -> str:
