@@ -172,7 +172,10 @@ def _fade(ax: Axes, share: float) -> None:
     """Make the squares of a table fainter, so that what lies on them reads."""
     for patch in ax.patches:
         red, green, blue, alpha = to_rgba(patch.get_facecolor())
-        patch.set_facecolor((red, green, blue, share * alpha))
+        if alpha == 1:  # painted as if on white, for a dark word: fainter is whiter
+            patch.set_facecolor([1 - share * (1 - part) for part in (red, green, blue)])
+        else:
+            patch.set_facecolor((red, green, blue, share * alpha))
 
 
 def show_row(row: np.ndarray) -> Figure:
