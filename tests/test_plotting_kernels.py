@@ -8,6 +8,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 import stnlib
 from stnlib import plotting, transforms
@@ -185,8 +186,13 @@ def test_answers_have_one_scale():
     ).axes
     assert [ax.get_title() for ax in axes] == ["wrong", "right"]
     assert [t.get_text() for t in axes[0].texts] == ["1.0"] * 4
-    faint, strong = (ax.patches[0].get_facecolor()[3] for ax in axes)
-    assert faint == pytest.approx(strong / 2)
+    shades = []
+    for ax, own in zip(axes, (RED, RED), strict=True):
+        *colour, alpha = ax.patches[0].get_facecolor()
+        shades.append(alpha * (1 - np.array(colour)) / (1 - np.array(to_rgb(own))))
+    faint, strong = shades  # what each takes from a white page, as a part of its own colour
+    np.testing.assert_allclose(faint, strong / 2)
+    np.testing.assert_allclose(strong, strong[0])
 
 
 # ---- What was measured ----

@@ -420,7 +420,10 @@ def show_answers(answers: Mapping[str, np.ndarray]) -> Figure:
         share = float(np.abs(table).max()) / top
         for patch in ax.patches:  # the same shade for the same number
             red, green, blue, alpha = patch.get_facecolor()
-            patch.set_facecolor((red, green, blue, share * alpha))
+            if alpha == 1:  # painted as if on white: fainter is whiter
+                patch.set_facecolor([1 - share * (1 - part) for part in (red, green, blue)])
+            else:
+                patch.set_facecolor((red, green, blue, share * alpha))
     return figure
 
 
