@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ..coordinates import normalise, pixel_centres, pixels_per_unit
@@ -143,10 +143,12 @@ def show_gather_and_scatter(pixels: np.ndarray, x: float, y: float, gradient: fl
     output = float(grid_sample(batch, grid)[0, 0, 0, 0])
     back: Any = grid_sample_vjp(np.full((1, 1, 1, 1), gradient), batch, grid).input
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8))
-    show_values(left, pixels, f"forward: gather, V = {output:g}")
-    show_values(right, back[0, 0], f"backward: scatter {gradient:g}", digits=2, colour=RED)
+    faint: Any = {"strength": 0.3}  # arrows and weights lie on it
+    show_values(left, pixels, f"forward: gather, V = {output:g}", **faint)
+    show_values(
+        right, back[0, 0], f"backward: scatter {gradient:g}", digits=2, colour=RED, **faint
+    )
     for ax, inwards, colour in ((left, True, BLUE), (right, False, RED)):
-        _fade(ax, 0.5)
         for row in (int(y), int(y) + 1):
             for column in (int(x), int(x) + 1):
                 # Between the sample and the pixel, short of its number.
@@ -166,16 +168,6 @@ def show_gather_and_scatter(pixels: np.ndarray, x: float, y: float, gradient: fl
                     )
         ax.plot(x, y, "o", color=colour)
     return figure
-
-
-def _fade(ax: Axes, share: float) -> None:
-    """Make the squares of a table fainter, so that what lies on them reads."""
-    for patch in ax.patches:
-        red, green, blue, alpha = to_rgba(patch.get_facecolor())
-        if alpha == 1:  # painted as if on white, for a dark word: fainter is whiter
-            patch.set_facecolor([1 - share * (1 - part) for part in (red, green, blue)])
-        else:
-            patch.set_facecolor((red, green, blue, share * alpha))
 
 
 def show_row(row: np.ndarray) -> Figure:
@@ -238,8 +230,9 @@ def show_adjoint(grad_output: np.ndarray, scattered: np.ndarray, warped: np.ndar
     top = max(float(np.abs(table).max()) for table in tables)
     for ax, table, title, colour in zip(axes, tables, titles, (BLUE, GREEN, RED), strict=True):
         whole = bool(np.all(table == np.round(table)))
-        show_values(ax, table, title, digits=0 if whole else 1, colour=colour)
-        _fade(ax, 0.7 * float(np.abs(table).max()) / top)  # the same shade for the same number
+        show_values(
+            ax, table, title, digits=0 if whole else 1, colour=colour, largest=top, strength=0.5
+        )
         for text in ax.texts:
             text.set_fontsize(9)
     return figure

@@ -82,7 +82,14 @@ def show_images(
 
 
 def show_values(
-    ax: Axes, values: np.ndarray, title: str = "", *, digits: int = 0, colour: str = BLUE
+    ax: Axes,
+    values: np.ndarray,
+    title: str = "",
+    *,
+    digits: int = 0,
+    colour: str = BLUE,
+    largest: float | None = None,
+    strength: float = 0.75,
 ) -> None:
     """Draw a small image as a table: each pixel a square that holds its value.
 
@@ -95,11 +102,15 @@ def show_values(
         Digits after the point.
     colour : str
         Of the largest value's square; smaller ones are fainter.
+    largest : float, optional
+        The value with the strongest shade, so that tables side by side share one scale; by default this table's own.
+    strength : float
+        How much of the colour the strongest shade has.
     """
     values = np.asarray(values, dtype=float)
-    top = np.nanmax(np.abs(values)) or 1.0
+    top = largest or np.nanmax(np.abs(values)) or 1.0
     for (row, column), value in np.ndenumerate(values):
-        share = 0.0 if np.isnan(value) else 0.75 * abs(value) / top
+        share = 0.0 if np.isnan(value) else strength * abs(value) / top
         draw_tile(ax, (column, row), f"{value:.{digits}f}", colour, share, edgecolor=GREY)
     ax.set(
         xlim=(-0.5, values.shape[1] - 0.5),

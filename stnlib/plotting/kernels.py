@@ -414,16 +414,9 @@ def show_answers(answers: Mapping[str, np.ndarray]) -> Figure:
     for ax, (title, table), colour in zip(
         axes.flat, answers.items(), (RED, RED, GREEN), strict=False
     ):
-        show_values(ax, table, title, digits=1, colour=colour)
+        show_values(ax, table, title, digits=1, colour=colour, largest=top)
         for text in ax.texts:
             text.set_fontsize(8)
-        share = float(np.abs(table).max()) / top
-        for patch in ax.patches:  # the same shade for the same number
-            red, green, blue, alpha = patch.get_facecolor()
-            if alpha == 1:  # painted as if on white: fainter is whiter
-                patch.set_facecolor([1 - share * (1 - part) for part in (red, green, blue)])
-            else:
-                patch.set_facecolor((red, green, blue, share * alpha))
     return figure
 
 
