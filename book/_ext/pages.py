@@ -21,10 +21,12 @@ def mend(
         body = body.replace(wrong, right)
     # A formula and the full stop behind it stay on one line; a number and its %, too, but for those in code.
     body = re.sub(
-        r'(<span class="math[^>]*>[^<]*</span>)(?=[.,;:?!)])',
-        "\\1\N{WORD JOINER}",
+        r'(<span class="math[^>]*>[^<]*</span>)([.,;:?!)]+)',
+        r'<span style="white-space: nowrap">\1\2</span>',
         body,
     )
+    # A link does not begin with the space before it.
+    body = re.sub(r"(Solution to)(<a [^>]*>) ", r"\1 \2", body)
     parts = re.split(
         r"(<pre.*?</pre>|<code.*?</code>|<script.*?</script>)", body, flags=re.DOTALL
     )

@@ -93,7 +93,9 @@ def show_row(values: Sequence[float], x: float) -> Figure:
     ax.plot(np.arange(len(pixels)), pixels, "o-", color=BLUE, markersize=7)
     ax.plot([x, x], [0, value], ":", color=RED)
     ax.plot(x, value, "o", color=RED, markersize=9)
-    ax.annotate(f"{value:g}", (x, value), (9, 3), textcoords="offset points", color=RED)
+    ax.annotate(
+        f"{value:g}", (x, value), (-9, -14), textcoords="offset points", color=RED, ha="right"
+    )
     for start, end, label in ((left, x, "a"), (x, left + 1, "1 − a")):
         ax.annotate(
             "",

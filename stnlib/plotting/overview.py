@@ -29,7 +29,7 @@ ANGLE, SCALE, CENTRE = (
     0.8,
     (24.5, 16.5),
 )  # degrees; the centre (x, y) in pixels of the frame
-WIDTH, HEIGHT, SIDE = 8.4, 2.7, 2.3  # of the figure, and of an image in it; inches
+WIDTH, HEIGHT, SIDE = 7.2, 2.4, 2.0  # of the figure, and of an image in it; inches
 Point = tuple[float, float]
 
 
@@ -64,12 +64,14 @@ def overview() -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        8.4 by 2.7 inches, transparent.
+        7.2 by 2.4 inches, transparent.
     """
     input, theta, output = example()
     with mpl.rc_context():
         use_style()
-        mpl.rcParams["figure.constrained_layout.use"] = False
+        mpl.rcParams.update(
+            {"figure.constrained_layout.use": False, "font.size": 12.5, "axes.titlesize": 12.5}
+        )
         figure = plt.figure(figsize=(WIDTH, HEIGHT))
         left = _inches(figure, 0.05, 0.05, SIDE, SIDE)
         show_image(left, input, "input U")
@@ -90,39 +92,39 @@ def _inches(figure: Figure, left: float, bottom: float, width: float, height: fl
 def _parts(ax: Axes, theta: np.ndarray) -> None:
     """Draw the three parts and what passes between them; a unit of the axes is an inch."""
     end = WIDTH - 2 * SIDE - 0.1
-    upper, lower, first, second = 1.95, 0.5, 0.86, end - 0.78
+    upper, lower, first, second = 1.75, 0.4, 0.79, end - 0.69
     ax.set(xlim=(0, end), ylim=(0, HEIGHT))
     ax.set_axis_off()
     _box(ax, (first, upper), "localisation\nnetwork", BLUE)
     _box(ax, (second, upper), "grid\ngenerator", PURPLE)
     _box(ax, (second, lower), "sampler", RED)
-    _arrow(ax, (0.06, upper), (first - 0.53, upper))
-    _arrow(ax, (first + 0.53, upper), (second - 0.48, upper))
-    _arrow(ax, (second, upper - 0.28), (second, lower + 0.2))
-    _arrow(ax, (0.06, lower), (second - 0.41, lower))
-    _arrow(ax, (second + 0.41, lower), (end - 0.08, lower))
+    _arrow(ax, (0.06, upper), (first - 0.63, upper))
+    _arrow(ax, (first + 0.63, upper), (second - 0.58, upper))
+    _arrow(ax, (second, upper - 0.32), (second, lower + 0.22))
+    _arrow(ax, (0.06, lower), (second - 0.47, lower))
+    _arrow(ax, (second + 0.47, lower), (end - 0.08, lower))
     ax.text(
-        (first + second) / 2 + 0.02,
+        (first + second) / 2 + 0.03,
         upper + 0.07,
         "θ",
         color=GREEN,
         ha="center",
         va="bottom",
-        fontsize=13,
+        fontsize=14,
     )
     ax.text(second + 0.08, (upper + lower) / 2, "grid", color=PURPLE, va="center")
     ax.text(first, lower + 0.07, "U", ha="center", va="bottom")
-    ax.text(0.42, (upper + lower) / 2, "θ =", color=GREEN, ha="right", va="center", fontsize=10)
-    for row, y in zip(theta, (0.1, -0.1), strict=True):
+    ax.text(0.36, (upper + lower) / 2, "θ =", color=GREEN, ha="right", va="center", fontsize=11)
+    for row, y in zip(theta, (0.11, -0.11), strict=True):
         numbers = "  ".join(f"{number:+.2f}" for number in row).replace("-", "−")
         ax.text(
-            0.5,
+            0.42,
             (upper + lower) / 2 + y,
             numbers,
             color=GREEN,
             va="center",
             family="monospace",
-            fontsize=9,
+            fontsize=10,
         )
 
 
@@ -157,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "path", type=Path, help="the image file to write; its ending says which format"
     )
-    overview().savefig(parser.parse_args(arguments).path, dpi=144)
+    overview().savefig(parser.parse_args(arguments).path, dpi=168)
 
 
 if __name__ == "__main__":

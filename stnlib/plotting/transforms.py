@@ -94,7 +94,7 @@ def show_shapes(
     """
     rows = -(-len(matrices) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(2 * columns, 2.25 * rows), squeeze=False
+        rows, columns, figsize=(1.5 * columns, 1.8 * rows), squeeze=False
     )
     for ax in axes.flat[len(matrices) :]:
         ax.set_axis_off()
@@ -145,7 +145,7 @@ def hierarchy() -> Figure:
         "affine\n6": [[0.9, -0.6, 0.3], [0.1, 0.7, -0.2], [0, 0, 1]],
         "projective\n8": [[0.9, -0.3, 0.2], [0.1, 0.9, -0.1], [0.35, -0.2, 1]],
     }
-    figure, axes = plt.subplots(1, len(families), figsize=(8, 2.2))
+    figure, axes = plt.subplots(1, len(families), figsize=(6.4, 1.9))
     t = np.linspace(-1, 1, 41)
     for ax, (title, matrix) in zip(axes, families.items(), strict=True):
         for fixed in np.linspace(-1, 1, 5):
@@ -153,7 +153,7 @@ def hierarchy() -> Figure:
                 ax.plot(x, y, color=GREY, linewidth=0.6, linestyle=":")
                 u, v, w = np.array(matrix, dtype=float) @ np.stack([x, y, np.ones_like(t)])
                 ax.plot(u / w, v / w, color=BLUE, linewidth=1.2)
-        ax.set(xlim=(-1.9, 1.9), ylim=(1.9, -1.9), aspect="equal", title=title)
+        ax.set(xlim=(-2.3, 1.9), ylim=(1.9, -1.9), aspect="equal", title=title)
         ax.set_axis_off()
     return figure
 
@@ -182,8 +182,8 @@ def coordinate_conventions(size: int = 4) -> Figure:
                     edgecolor=GREY,
                 )
             )
-            ax.plot(pixel, 0.5, "o", color=BLUE, markersize=5)
-            ax.text(pixel, 0.7, f"{pixel}", ha="center", va="bottom", color=BLUE)
+            ax.plot(pixel, 0.5, "o", color=BLUE, markersize=5, zorder=3)
+            ax.text(pixel + 0.05, 0.62, f"{pixel}", ha="left", va="bottom", color=BLUE)
         for value in (-1, 0, 1):
             position = unnormalise(float(value), size, align_corners=align_corners)
             ax.plot([position, position], [-0.25, 1], color=RED, linewidth=1.5)
