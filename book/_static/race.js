@@ -86,7 +86,8 @@
 
   function arrow(start, end, y, colour) {
     const back = end > start ? end - 6 : end + 6;
-    return `<path d="M${start} ${y}H${end}M${back} ${y - 4}L${end} ${y}L${back} ${y + 4}" stroke="${colour}"></path>`;
+    return `<path d="M${start} ${y}H${end}" stroke="${colour}"></path>` +
+      `<path class="head" d="M${back} ${y - 4}L${end} ${y}L${back} ${y + 4}" stroke="${colour}"></path>`;
   }
 
   function drawing(shares, order, atomic) {

@@ -143,7 +143,7 @@ def show_gather_and_scatter(pixels: np.ndarray, x: float, y: float, gradient: fl
     output = float(grid_sample(batch, grid)[0, 0, 0, 0])
     back: Any = grid_sample_vjp(np.full((1, 1, 1, 1), gradient), batch, grid).input
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8))
-    faint: Any = {"strength": 0.3}  # arrows and weights lie on it
+    faint: Any = {"strength": 0.15}  # arrows and weights lie on it
     show_values(left, pixels, f"forward: gather, V = {output:g}", **faint)
     show_values(
         right, back[0, 0], f"backward: scatter {gradient:g}", digits=2, colour=RED, **faint
@@ -485,7 +485,7 @@ def show_races(
         ax.set(yscale="log", xlabel="step", title=title)
         ax.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel("loss above its least")
-    axes[0, 0].legend(loc="lower right", fontsize=10)
+    axes[0, 0].legend(loc="center right", fontsize=10)
     return figure
 
 

@@ -125,7 +125,7 @@ def draw_tile(
     ax: Axes, place: tuple[float, float], said: str, colour: str, share: float, **options: Any
 ) -> None:
     """Draw a square of so much of a colour, with a word in it that reads on a light page and on a dark one."""
-    full = share > 0.3
+    full = share > 0.15
     paint = 1 - share * (1 - np.array(to_rgb(colour)))  # as if on white, for a dark word
     corner = (place[0] - 0.5, place[1] - 0.5)
     ax.add_patch(

@@ -144,14 +144,14 @@ def show_threads(plan: Launch, blocks: Sequence[int]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.8))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(5.6, 3))
     _squares(left, plan.out, "output: which thread makes it")
     _squares(right, plan.size, "input: where it is read")
     for block, colour in zip(blocks, COLOURS, strict=False):
         made = plan.pixels_of(block)
         for number, (x, y) in enumerate(made):
             left.add_patch(
-                plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fc=(colour, 0.35), ec=GREY, lw=0.5)
+                plt.Rectangle((x - 0.5, y - 0.5), 1, 1, fc=(colour, 0.15), ec=GREY, lw=0.5)
             )
             left.text(x, y, str(number), ha="center", va="center", size=8)
         right.plot(*plan.positions(made).T, ".", color=colour, label=f"block {block}")
@@ -160,6 +160,8 @@ def show_threads(plan: Launch, blocks: Sequence[int]) -> Figure:
     edges = [edge - 0.5 for edge in plan.out]
     style = {"color": GREY, "linewidth": 2}
     left.vlines(np.arange(1, plan.across) * plan.columns - 0.5, -0.5, edges[0], **style)
+    left.set_anchor("N")
+    right.set_anchor("N")
     left.hlines(np.arange(1, plan.blocks // plan.across) * high - 0.5, -0.5, edges[1], **style)
     return figure
 
@@ -335,9 +337,11 @@ def show_roofline(
     """
     figure, ax = plt.subplots(figsize=(6.6, 4))
     x = np.geomspace(0.1, 200, 400)
-    for (name, peak), colour in zip(peaks.items(), (GREY, PURPLE), strict=False):
-        ax.plot(x, np.minimum(peak, bandwidth * x), color=colour)
-        ax.text(22, 1.12 * peak, name, color=colour, size=9)
+    highest = max(peaks.values())
+    for (name, peak), line in zip(peaks.items(), ("-", "--"), strict=False):
+        shown = x if peak == highest else x[bandwidth * x >= peak]  # the slope belongs to all
+        ax.plot(shown, np.minimum(peak, bandwidth * shown), line, color=GREY)
+        ax.text(22, 1.12 * peak, name, color=GREY, size=9)
     ax.text(
         0.12,
         1.5 * bandwidth * 0.12,
@@ -409,14 +413,14 @@ def show_answers(answers: Mapping[str, np.ndarray]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, len(answers), figsize=(7, 2.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(answers), figsize=(5.6, 2.3), squeeze=False)
     top = max(float(np.abs(table).max()) for table in answers.values())
     for ax, (title, table), colour in zip(
         axes.flat, answers.items(), (RED, RED, GREEN), strict=False
     ):
         show_values(ax, table, title, digits=1, colour=colour, largest=top)
         for text in ax.texts:
-            text.set_fontsize(8)
+            text.set_fontsize(9)
     return figure
 
 
@@ -473,7 +477,7 @@ def show_measured(record: Mapping[str, Any]) -> Figure:
     found = _measurements(record)
     directions = list(dict.fromkeys(direction for _, direction in found))
     figure, axes = plt.subplots(
-        -(-len(directions) // 2), 2, figsize=(7, 5), sharex=True, sharey=True, squeeze=False
+        -(-len(directions) // 2), 2, figsize=(5.6, 5.6), sharex=True, sharey=True, squeeze=False
     )
     for ax, direction in zip(axes.flat, directions, strict=False):
         sizes = [size for size, other in found if other == direction]
@@ -488,8 +492,13 @@ def show_measured(record: Mapping[str, Any]) -> Figure:
     axes[0, 0].invert_yaxis()
     shown = [ax.get_legend_handles_labels() for ax in axes.flat]
     unique = {label: handle for some in shown for handle, label in zip(*some, strict=True)}
+    order = [label for label, _ in WHO.values() if label in unique] + ["a copy of the bytes"]
     figure.legend(
-        unique.values(), unique.keys(), loc="outside lower center", ncols=4, fontsize=9
+        [unique[label] for label in order],
+        order,
+        loc="outside lower center",
+        ncols=2,
+        fontsize=9,
     )
     return figure
 

@@ -220,8 +220,8 @@ def _arrow(start: float, end: float, y: float, colour: str) -> str:
     """Return a dotted line with a head at its end."""
     back = end - 6 if end > start else end + 6
     return (
-        f'<path d="M{start:g} {y:g}H{end:g}M{back:g} {y - 4:g}L{end:g} {y:g}L{back:g} {y + 4:g}" '
-        f'stroke="{colour}"></path>'
+        f'<path d="M{start:g} {y:g}H{end:g}" stroke="{colour}"></path>'
+        f'<path class="head" d="M{back:g} {y - 4:g}L{end:g} {y:g}L{back:g} {y + 4:g}" stroke="{colour}"></path>'
     )
 
 
