@@ -108,6 +108,21 @@ def press(browser: Any, key: str) -> None:
     browser.switch_to.active_element.send_keys(getattr(Keys, key))
 
 
+def swipe(browser: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Move a finger over the window, from one place to another, in pixels."""
+
+    def touch(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y} for x, y in places]
+        browser.execute_cdp_cmd(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": points}
+        )
+
+    touch("touchStart", start)
+    for k in range(1, 13):
+        touch("touchMove", tuple(a + (b - a) * k / 12 for a, b in zip(start, end, strict=True)))
+    touch("touchEnd")
+
+
 def wait(browser: Any, condition: Callable[[], Any]) -> Any:
     """Wait until something holds, ten seconds at most, and return it."""
     from selenium.webdriver.support.ui import WebDriverWait

@@ -205,6 +205,46 @@ def test_a_corner_moves_and_the_opposite_one_stays(alive):
 
 
 @NEEDS_BROWSER
+def test_keys_lead_a_corner_through_the_flat_frame(alive):
+    browser = alive(transforms.scale(0.5))
+    browser.execute_script("document.querySelectorAll('.handle.corner')[2].focus()")
+    for _ in range(20):
+        press(browser, "ARROW_LEFT")
+    assert "determinant is 0:" in browser.execute_script(SAYS)
+    for _ in range(4):
+        press(browser, "ARROW_LEFT")
+    assert browser.execute_script(THETA)[0] == "−0.10"
+    for _ in range(8):
+        press(browser, "ARROW_RIGHT")
+    assert browser.execute_script(THETA)[0] == "0.10"
+
+
+@NEEDS_BROWSER
+def test_a_corner_stops_where_a_number_does(alive):
+    theta = np.array([[1.2, 0.0, 0.0], [0.0, 1.2, 1.4]])
+    browser = alive(theta)
+    browser.execute_script("document.querySelector('.handle.corner').focus()")
+    for _ in range(
+        10
+    ):  # four bring ty to 1.5; were it held alone, the corner opposite would move
+        press(browser, "ARROW_DOWN")
+    shown = [float(v.replace("−", "-")) for v in browser.execute_script(THETA)]
+    after = np.reshape(shown, (2, 3))
+    assert after[1, 2] == 1.5
+    np.testing.assert_allclose(after @ [1, 1, 1], theta @ [1, 1, 1], atol=1e-9)
+
+
+@NEEDS_BROWSER
+def test_handles_stay_in_the_picture(alive):
+    browser = alive(np.array([[2.0, 0.0, 1.5], [0.0, 2.0, 1.5]]))
+    places = browser.execute_script(
+        "return [...document.querySelectorAll('.handle')]"
+        ".map((h) => h.getAttribute('transform').match(/-?[0-9.]+/g).map(Number))"
+    )
+    assert np.abs(places).max() == 1.6
+
+
+@NEEDS_BROWSER
 def test_slider_key_drag_and_reset(alive):
     from selenium.webdriver import ActionChains
 

@@ -197,8 +197,8 @@ DO = """
 const picture = document.querySelectorAll(".touch-transformer")[0];
 const [left, middle, right] = picture.querySelectorAll("svg"), box = left.getBoundingClientRect();
 const button = (label) => [...picture.querySelectorAll("button")].find((b) => b.textContent === label);
-const pointer = (type, x, y) => left.dispatchEvent(new PointerEvent(type, {
-  pointerId: 1, bubbles: true, clientX: box.left + (x + 3.5) / 48 * box.width,
+const pointer = (type, x, y, pointerId = 1) => left.dispatchEvent(new PointerEvent(type, {
+  pointerId, bubbles: true, clientX: box.left + (x + 3.5) / 48 * box.width,
   clientY: box.top + (y + 3.5) / 48 * box.height,
 }));
 left.setPointerCapture = () => {}; // no pointer of the machine's own is down
@@ -325,6 +325,70 @@ def test_a_digit_is_drawn_and_turned(opened):
     browser.execute_script(DO + "picture.querySelectorAll('.digits button')[7].click()")
     assert shown(browser)["says"].startswith("It is a 7.")
     assert errors(browser) == []
+
+
+@NEEDS_BROWSER
+def test_a_digit_that_was_dragged_too_far_comes_back_with_the_pointer(opened):
+    browser = opened()
+    browser.execute_script(
+        DO
+        + "for (const [type, x] of [['pointerdown', 20], ['pointermove', 200], ['pointermove', 20], ['pointerup', 20]])"
+        "pointer(type, x, 20);"
+    )
+    expect(browser, figure.START)
+
+
+@NEEDS_BROWSER
+def test_one_finger_draws_at_a_time_and_what_it_drew_keeps_its_shape(opened):
+    browser = opened()
+    line = (
+        "pointer('pointerdown', 12, 8); for (let y = 9; y <= 33; y++) { pointer('pointermove', 12, y);%s }"
+        "pointer('pointerup', 12, 33);"
+    )
+    browser.execute_script(DO + "button('draw').click();" + line % "")
+    alone = shown(browser)["frame"]
+    browser.execute_script(
+        DO
+        + "button('clear').click();"
+        + line % "pointer('pointerdown', 40, y, 2); pointer('pointermove', 41, y, 2);"
+    )
+    assert shown(browser)["frame"] == alone
+
+    thin = browser.execute_script(DO + "slide(1, 0.5)") or shown(browser)["frame"]
+    browser.execute_script(DO + "pointer('pointerdown', 40, 20);")  # lays down what was there
+    browser.execute_script(DO + "button('clear').click(); pointer('pointermove', 41, 21);")
+    assert thin != alone
+    assert errors(browser) == []
+
+
+@NEEDS_BROWSER
+def test_a_line_that_was_made_smaller_stays_thin_when_another_is_drawn(opened):
+    browser = opened()
+    ink = (
+        DO.replace("const picture", "const image = new Image(), picture", 1)
+        + """
+const done = arguments[0];
+image.onload = () => {
+  const context = new OffscreenCanvas(42, 42).getContext("2d");
+  context.drawImage(image, 0, 0);
+  const row = context.getImageData(0, 20, 24, 1).data;
+  done(Array.from({ length: 24 }, (_, x) => row[4 * x] / 255).reduce((a, b) => a + b));
+};
+image.src = left.querySelector("image").getAttribute("href");
+"""
+    )
+    browser.execute_script(
+        DO
+        + "button('draw').click(); pointer('pointerdown', 12, 8); pointer('pointermove', 12, 33);"
+        "pointer('pointerup', 12, 33); slide(1, 0.5);"
+    )
+    thin = browser.execute_async_script(ink)
+    browser.execute_script(
+        DO
+        + "pointer('pointerdown', 34, 8); pointer('pointermove', 34, 33); pointer('pointerup', 34, 33);"
+    )
+    assert browser.execute_async_script(ink) == pytest.approx(thin, abs=0.02)
+    assert thin > 0.5
 
 
 @NEEDS_BROWSER

@@ -48,9 +48,10 @@
   }
 
   // The theta whose frame has one corner elsewhere: the opposite corner and the directions of the axes stay.
-  function corner(theta, [cx, cy], [x, y]) {
-    const [a11, a12, , a21, a22] = theta, det = determinant(theta), [ox, oy] = point(theta, -cx, -cy);
-    if (Math.abs(det) < 1e-9) return theta; // a flat frame has no two directions
+  // A flat frame has no two directions: "axes" is a theta that has them.
+  function corner(theta, [cx, cy], [x, y], axes = theta) {
+    const [a11, a12, , a21, a22] = axes, det = determinant(axes), [ox, oy] = point(theta, -cx, -cy);
+    if (Math.abs(det) < 1e-9) return theta;
     const p = (cx * (a22 * (x - ox) - a12 * (y - oy))) / (2 * det); // by how much each axis grows
     const q = (cy * (a11 * (y - oy) - a21 * (x - ox))) / (2 * det);
     return [p * a11, q * a12, (x + ox) / 2, p * a21, q * a22, (y + oy) / 2];
@@ -103,7 +104,7 @@
     canvas.setAttribute("aria-label", still.alt);
     still.replaceWith(canvas);
     const shown = context.createImageData(size, size);
-    let theta = told.theta.slice();
+    let theta = told.theta.slice(), axes = PRESETS.identity; // the last theta that was not flat
 
     const place = (x, y) => point(theta, x, y).map((v) => v.toFixed(3)).join(" ");
     const handles = [...svg.querySelectorAll(".handle")].map((element) => ({ element }));
@@ -122,12 +123,14 @@
       svg.querySelector(".axis.y").setAttribute("d", `M${place(0, 0)}L${place(0, 1)}`);
       for (const { element, at } of handles) {
         const [x, y] = point(theta, ...at);
-        element.setAttribute("transform", `translate(${place(...at)})`);
-        element.setAttribute("aria-valuenow", x.toFixed(2));
+        const [seenX, seenY] = [x, y].map((v) => Math.min(Math.max(v, -VIEW), VIEW)); // what lies outside, at the edge
+        element.setAttribute("transform", `translate(${seenX.toFixed(3)} ${seenY.toFixed(3)})`);
+        element.setAttribute("aria-valuenow", seenX.toFixed(2));
         element.setAttribute("aria-valuetext", `x ${fixed(x, 2)}, y ${fixed(y, 2)}`);
       }
       inputs.forEach(({ input, output }, k) => {
-        input.value = theta[k];
+        input.value = theta[k]; // to the nearest step
+        input.setAttribute("aria-valuetext", fixed(theta[k], 2));
         output.textContent = fixed(theta[k], 2);
       });
       const output = sample(image, size, 3, grid(theta, size)), { data } = shown;
@@ -141,8 +144,12 @@
 
     function set(next) {
       theta = next.map((v, k) => Math.min(Math.max(v, -LIMITS[k]), LIMITS[k]));
+      if (Math.abs(determinant(theta)) > 1e-6) axes = theta;
       draw();
     }
+
+    // A corner stops where a number does: were only that number held, the opposite corner would not stay.
+    const stretch = (next) => { if (next.every((v, k) => Math.abs(v) <= LIMITS[k] + 1e-9)) set(next); };
 
     // What a handle does when it comes to (x, y); a corner, from the theta it was taken hold of at.
     const moves = {
@@ -155,7 +162,7 @@
       const { element } = handle, name = ["t", "x", "y"][k - corners.length];
       handle.at = name ? tips[k - corners.length].slice(1) : corners[k][1];
       let from = null; // theta, while the handle is held
-      const move = (x, y) => (name ? moves[name](x, y) : set(corner(from || theta, handle.at, [x, y])));
+      const move = (x, y) => (name ? moves[name](x, y) : stretch(corner(from || theta, handle.at, [x, y], axes)));
       const target = document.createElementNS("http://www.w3.org/2000/svg", "circle");
       target.setAttribute("class", "target");
       target.setAttribute("r", 0.18);
@@ -164,7 +171,9 @@
         tabindex: 0, role: "slider", "aria-label": name ? tips[k - corners.length][0] : `${corners[k][0]} corner`,
         "aria-valuemin": -VIEW, "aria-valuemax": VIEW,
       })) element.setAttribute(attribute, value);
+      element.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false }); // no scrolling
       element.addEventListener("pointerdown", (event) => {
+        if (event.button) return;
         event.preventDefault();
         element.focus({ preventScroll: true });
         element.setPointerCapture(event.pointerId);
@@ -216,7 +225,7 @@
     svg.setAttribute("role", "group"); // no longer one image: its handles are to be reached
     says.setAttribute("aria-live", "polite");
     says.before(bar);
-    draw();
+    set(theta);
   }
 
   window.stnlib = window.stnlib || {};

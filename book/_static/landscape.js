@@ -193,7 +193,9 @@
       tabindex: 0, role: "slider", "aria-label": "ball", "aria-valuemin": -REACH, "aria-valuemax": REACH,
     })) ball.setAttribute(attribute, value);
     let held = false;
+    ball.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false }); // no scrolling
     ball.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
       event.preventDefault();
       ball.focus({ preventScroll: true });
       ball.setPointerCapture(event.pointerId);

@@ -257,7 +257,9 @@
       tabindex: 0, role: "slider", "aria-label": "sample point", "aria-valuemin": -BEYOND, "aria-valuemax": most.x,
     })) handle.setAttribute(attribute, value);
     let held = false;
+    handle.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false }); // no scrolling
     handle.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
       event.preventDefault();
       handle.focus({ preventScroll: true });
       handle.setPointerCapture(event.pointerId);

@@ -177,7 +177,7 @@
     const [lattice] = follow(places(LATTICE, true)), middles = follow(places(cells, false));
     const home = identity(), begin = home.map((v, k) => v + told.pull[k]);
     let pulled = begin.slice(), strength = 1; // where the control points are read at strength 1
-    const theta = () => home.map((v, k) => v + strength * (pulled[k] - v));
+    const theta = () => home.map((v, k) => Math.min(Math.max(v + strength * (pulled[k] - v), -VIEW), VIEW));
 
     function draw() {
       const now = theta(), moved = times(lattice, now);
@@ -233,7 +233,9 @@
         tabindex: 0, role: "slider", "aria-label": `control point, row ${Math.floor(k / 4) + 1}, column ${(k % 4) + 1}`,
         "aria-valuemin": -VIEW, "aria-valuemax": VIEW,
       })) element.setAttribute(attribute, value);
+      element.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false }); // no scrolling
       element.addEventListener("pointerdown", (event) => {
+        if (event.button) return;
         event.preventDefault();
         element.focus({ preventScroll: true });
         element.setPointerCapture(event.pointerId);

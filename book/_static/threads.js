@@ -141,7 +141,10 @@
     says.before(bar);
   }
 
-  const all = () => document.querySelectorAll(".threads[data-threads]").forEach(start);
+  const all = () => document.querySelectorAll(".threads[data-threads]:not(.started)").forEach((picture) => {
+    picture.classList.add("started"); // each figure of a page brings this script along
+    start(picture);
+  });
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", all);
   else all();
 })();

@@ -106,18 +106,20 @@
   // Strokes, lists of points in pixels, as ink: 1 along the line, falling to 0 within a pixel at its edge.
   function inked(strokes, radius) {
     const frame = new Float64Array(SIZE * SIZE);
-    for (const stroke of strokes)
+    for (const stroke of strokes) {
+      const pen = stroke.pen ?? radius; // each has its own once it is scaled
       stroke.forEach(([x, y], k) => {
         const [x0, y0] = stroke[Math.max(k - 1, 0)], dx = x - x0, dy = y - y0, long = dx * dx + dy * dy;
-        const reach = radius + 1, from = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - reach));
+        const reach = pen + 1, from = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - reach));
         const to = (a, b) => Math.min(SIZE - 1, Math.ceil(Math.max(a, b) + reach));
         for (let i = from(y, y0); i <= to(y, y0); i++)
           for (let j = from(x, x0); j <= to(x, x0); j++) {
             const part = long ? Math.min(1, Math.max(0, ((j - x0) * dx + (i - y0) * dy) / long)) : 0;
             const far = Math.hypot(j - x0 - part * dx, i - y0 - part * dy), at = i * SIZE + j;
-            frame[at] = Math.max(frame[at], Math.min(1, Math.max(0, radius + 0.5 - far)));
+            frame[at] = Math.max(frame[at], Math.min(1, Math.max(0, pen + 0.5 - far)));
           }
       });
+    }
     return frame;
   }
 
@@ -204,9 +206,9 @@
       const centre = (some) => (some.length ? (Math.min(...some) + Math.max(...some)) / 2 : 0);
       const [cx, cy] = [centre(xs), centre(ys)], turn = (scene.angle * Math.PI) / 180;
       const [cosine, sine] = [Math.cos(turn) * scene.scale, Math.sin(turn) * scene.scale];
-      return strokes.map((stroke) => stroke.map(([x, y]) => [
+      return strokes.map((stroke) => Object.assign(stroke.map(([x, y]) => [
         cx + scene.x + cosine * (x - cx) - sine * (y - cy), cy + scene.y + sine * (x - cx) + cosine * (y - cy),
-      ]));
+      ]), { pen: stroke.pen * scene.scale }));
     }
 
     const bar = document.createElement("div");
@@ -218,7 +220,7 @@
       const made = document.createElement("button");
       made.type = "button";
       made.append(label);
-      made.addEventListener("click", () => { act(); draw(); });
+      made.addEventListener("click", () => { last = null; act(); draw(); });
       into.append(made);
       return made;
     }
@@ -257,7 +259,7 @@
     button("as at first", begin);
 
     function draw() {
-      const bare = strokes === null ? posed(digits[scene.digit], scene) : inked(laid(), PEN * scene.scale);
+      const bare = strokes === null ? posed(digits[scene.digit], scene) : inked(laid(), PEN);
       const frame = cluttered(bare, digits, told.pieces.slice(0, scene.pieces));
       const { theta, output, probabilities } = forward(network, frame);
       part(left, "image").setAttribute("href", address(frame, SIZE));
@@ -288,26 +290,28 @@
       const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(left.getScreenCTM().inverse());
       return [at.x - 0.5, at.y - 0.5];
     };
-    let last = null;
+    let last = null, pointer = null, grip = null; // where it was, which one it is, and how it holds the digit
     left.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
+      if (event.button || (last && event.pointerId !== pointer)) return; // one finger at a time
       left.setPointerCapture(event.pointerId);
-      last = point(event);
+      [last, pointer] = [point(event), event.pointerId];
+      grip = [scene.x - last[0], scene.y - last[1]];
       if (!drawing) return;
       strokes = laid(); // which now lie as they were seen
       Object.assign(scene, here);
-      strokes.push([last]);
+      strokes.push(Object.assign([last], { pen: PEN }));
       draw();
     });
     left.addEventListener("pointermove", (event) => {
-      if (!last) return;
+      if (!last || event.pointerId !== pointer) return;
       const now = point(event);
       if (drawing) strokes[strokes.length - 1].push(now);
-      else [scene.x, scene.y] = [within(scene.x + now[0] - last[0]), within(scene.y + now[1] - last[1])];
+      else [scene.x, scene.y] = grip.map((v, axis) => within(v + now[axis]));
       last = now;
       draw();
     });
-    for (const end of ["pointerup", "pointercancel"]) left.addEventListener(end, () => { last = null; });
+    for (const end of ["pointerup", "pointercancel", "lostpointercapture"])
+      left.addEventListener(end, (event) => { if (event.pointerId === pointer) last = null; });
 
     const turned = (by) => { scene.angle = ((Math.round(scene.angle) + by + 540) % 360) - 180; };
     const scaled = (by) => { scene.scale = Math.round(20 * Math.min(1.5, Math.max(0.5, scene.scale + by))) / 20; };
