@@ -195,7 +195,7 @@ class Bicubic(_Piecewise):
 
     Notes
     -----
-    R. Keys, Cubic convolution interpolation for digital image processing, 1981, equation (4).
+    Robert Keys, Cubic convolution interpolation for digital image processing, 1981, equation (4).
     """
 
     a: float = -0.75

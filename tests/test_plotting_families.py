@@ -114,9 +114,9 @@ def test_a_fold_is_seen_when_a_point_passes_its_neighbour(shift):
 
 def test_residuals_are_green_below_the_threshold():
     (ax,) = figures.show_residuals({"a": {"one": 0.01, "two": 0.5}}).axes
-    assert [text.get_text() for text in ax.texts] == ["1 %", "50 %"]
+    assert [text.get_text() for text in ax.texts] == ["1", "50"]
     colours = [patch.get_facecolor()[:3] for patch in ax.patches]
-    paler = [1 - 0.75 * (1 - np.array(to_rgb(GREEN))), 1 - 0.35 * (1 - np.array(to_rgb(RED)))]
+    paler = [1 - 0.75 * (1 - np.array(to_rgb(GREEN))), 1 - 0.51 * (1 - np.array(to_rgb(RED)))]
     np.testing.assert_allclose(colours, paler)
 
 

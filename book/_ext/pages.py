@@ -19,7 +19,12 @@ def mend(
     body = context.get("body", "")
     for wrong, right in MENDED.items():
         body = body.replace(wrong, right)
-    # A formula and the full stop behind it stay on one line; a number and its %, too, but for those in code.
+    # A formula and the full stop or the % behind it stay on one line.
+    body = re.sub(
+        r'(<span class="math[^>]*>[^<]*</span>)\s%',
+        r'<span style="white-space: nowrap">\1&nbsp;%</span>',
+        body,
+    )
     body = re.sub(
         r'(<span class="math[^>]*>[^<]*</span>)([.,;:?!)]+)',
         r'<span style="white-space: nowrap">\1\2</span>',
@@ -30,10 +35,23 @@ def mend(
     parts = re.split(
         r"(<pre.*?</pre>|<code.*?</code>|<script.*?</script>)", body, flags=re.DOTALL
     )
-    parts[::2] = [
-        re.sub(r"(?<=[\d>])\s%", "\N{NO-BREAK SPACE}%", part) for part in parts[::2]
-    ]
-    context["body"] = "".join(parts)
+    parts[::2] = [on_one_line(part) for part in parts[::2]]
+    body = "".join(parts)
+    # A long name in the reference may break behind its brackets, dots and underscores.
+    body = body.replace(
+        '<span class="sig-paren">(</span>', '<span class="sig-paren">(</span><wbr>'
+    )
+    context["body"] = re.sub(
+        r"<cite>stnlib\.[^<]*</cite>",
+        lambda name: re.sub(r"(?<=[._(])(?!<)", "<wbr>", name[0]),
+        body,
+    )
+
+
+def on_one_line(text: str) -> str:
+    """Keep a number and its %, and the two sides of 28 × 28, together."""
+    text = re.sub(r"(?<=[\d>])\s%", "\N{NO-BREAK SPACE}%", text)
+    return re.sub(r"(?<=\d)\s×\s(?=\d)", "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}", text)
 
 
 def launch_only_what_is_somewhere(app: Sphinx, config: Any) -> None:

@@ -65,7 +65,7 @@ def watched(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(1, 2, figsize=(6.8, 3))
+    figure, axes = plt.subplots(1, 2, figsize=(6, 3))
     for (name, history), (colour, line, marker) in zip(histories.items(), STYLES, strict=False):
         steps = [entry["steps"] for entry in history]
         values = [next(iter(entry["transformers"].values())) for entry in history]
@@ -77,5 +77,11 @@ def watched(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     axes[1].set(xlabel="step", ylabel="% of the grid outside", ylim=(-4, 104))
     axes[0].axhline(DEAD, color=GREY, linewidth=1, linestyle=":")
     axes[1].axhline(100 * OUTSIDE, color=GREY, linewidth=1, linestyle=":")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=4,
+        columnspacing=1,
+        handlelength=2.6,
+    )
     return figure

@@ -160,10 +160,13 @@ def _signed() -> LinearSegmentedColormap:
         "signed",
         [
             (0, to_rgba(BLUE)),
+            (0.45, to_rgba(BLUE, 0.4)),  # what is small is seen, too
             (0.5, to_rgba(BLUE, 0)),
             (0.5, to_rgba(RED, 0)),
+            (0.55, to_rgba(RED, 0.4)),
             (1, to_rgba(RED)),
         ],
+        N=4096,
     )
 
 
@@ -183,9 +186,7 @@ def show_influence(
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(
-        1, len(families), figsize=(2.5 * len(families), 2.5), gridspec_kw={"wspace": 0.12}
-    )
+    figure, axes = plt.subplots(1, len(families), figsize=(2 * len(families), 2))
     points = regular_grid(size).reshape(-1, 2)
     drawn: Any = None
     reach = 1.05 * max(np.abs(family.control).max() for family in families.values())
@@ -308,7 +309,7 @@ def show_residuals(
     Parameters
     ----------
     residuals : mapping of warps to mappings of families to float
-        What is left, as a part of what there was.
+        What is left, as a part of what there was; the table is in %.
     threshold : float
         Below it, a warp counts as undone.
 
@@ -318,14 +319,14 @@ def show_residuals(
     """
     warps = list(residuals)
     families = list(residuals[warps[0]])
-    figure, ax = plt.subplots(figsize=(0.62 * len(families) + 1.7, 0.46 * len(warps) + 1.5))
+    figure, ax = plt.subplots(figsize=(0.44 * len(families) + 1.7, 0.4 * len(warps) + 1.5))
     for i, name in enumerate(warps):
         for j, family in enumerate(families):
             value = residuals[name][family]
             undone = value < threshold
             colour = GREEN if undone else RED
-            share = 0.75 if undone else 0.7 * min(value, 1.0)
-            draw_tile(ax, (j, i), f"{100 * value:.0f} %", colour, share)
+            share = 0.75 if undone else 0.31 + 0.4 * min(value, 1.0)
+            draw_tile(ax, (j, i), f"{100 * value:.0f}", colour, share)
     ax.set(
         xlim=(-0.5, len(families) - 0.5),
         ylim=(len(warps) - 0.5, -0.5),

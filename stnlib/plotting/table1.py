@@ -148,7 +148,7 @@ def error_chart(runs: Runs) -> Figure:
     matplotlib.figure.Figure
     """
     networks = list(dict.fromkeys((cell.model, cell.transform) for cell in CELLS))
-    figure, axes = plt.subplots(1, len(DATA), figsize=(7, 3.3), sharey=True)
+    figure, axes = plt.subplots(1, len(DATA), figsize=(6.2, 3.3), sharey=True)
     for ax, data in zip(axes, DATA, strict=True):
         for row, network in enumerate(networks):
             cell = Cell(*network, data)
@@ -157,7 +157,7 @@ def error_chart(runs: Runs) -> Figure:
             if cell in CELLS:
                 ax.plot(cell.paper, row, "d", color=RED, fillstyle="none", markersize=9)
         ax.set(title=data, xscale="log")
-        _percent(ax, "x", most=4)
+        _percent(ax, "x", most=3)
         ax.grid(axis="y", linewidth=0.5, alpha=0.5)
         ax.margins(x=0.12)
     axes[0].set_yticks(range(len(networks)), [_name(*network) for network in networks])
@@ -195,7 +195,7 @@ def learning_curves(runs: Runs, data: Sequence[str], against: str = "steps") -> 
     matplotlib.figure.Figure
     """
     column = ("steps", "seconds").index(against)
-    figure, axes = plt.subplots(1, len(data), figsize=(7, 3.1), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(data), figsize=(6, 2.9), sharey=True, squeeze=False)
     for ax, kind in zip(axes[0], data, strict=True):
         for cell, found in runs.items():
             if cell.data == kind and cell.transform in (None, "affine"):

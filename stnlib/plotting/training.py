@@ -122,8 +122,8 @@ def moving(
 def _pairs(count: int, columns: int, titles: bool = False) -> tuple[Figure, list[Any]]:
     """Return a figure, and in it a pair of axes, one above the other, for each of some images."""
     rows = -(-count // columns)
-    height = rows * (16 / columns + 0.3 * titles) + 0.2
-    figure, axes = plt.subplots(2 * rows, columns, figsize=(8, height), squeeze=False)
+    height = rows * (12.4 / columns + 0.3 * titles) + 0.2
+    figure, axes = plt.subplots(2 * rows, columns, figsize=(6.2, height), squeeze=False)
     pairs = [
         pair for row in range(rows) for pair in zip(*axes[2 * row : 2 * row + 2], strict=True)
     ]
