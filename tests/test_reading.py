@@ -109,12 +109,27 @@ def reference() -> str:
 def entries() -> dict[str, str]:
     """Return for each entry of the API reference the line that stands below it."""
     found = re.findall(
-        r"^```\{eval-rst\}\n\.\. auto\w+:: (\S+)\n(?:   .*\n)*```\n\n(?=(.*))",
+        r"^```\{eval-rst\}\n\.\. auto\w+:: ([\w.]+)(?:\(.*\))?\n(?:   .*\n)*```\n\n(?=(.*))",
         reference(),
         re.MULTILINE,
     )
     assert len(found) == reference().count("{eval-rst}")
     return dict(found)
+
+
+def test_signatures_that_the_reference_writes_out_are_those_of_the_code():
+    written = re.findall(
+        r"^\.\. autoclass:: ([\w.]+)\.(\w+)\((.*)\)$", reference(), re.MULTILINE
+    )
+    assert written
+    for module, name, arguments in written:
+        made = getattr(importlib.import_module(module), name).__init__
+        own = (
+            []
+            if made is object.__init__
+            else [*inspect.signature(made).parameters.values()][1:]
+        )
+        assert arguments == ", ".join(f"{p.name}={p.default}" for p in own), name
 
 
 def public() -> set[str]:
