@@ -224,9 +224,8 @@ def test_a_corner_stops_where_a_number_does(alive):
     theta = np.array([[1.2, 0.0, 0.0], [0.0, 1.2, 1.4]])
     browser = alive(theta)
     browser.execute_script("document.querySelector('.handle.corner').focus()")
-    for _ in range(
-        10
-    ):  # four bring ty to 1.5; were it held alone, the corner opposite would move
+    # Four bring ty to 1.5; were it held alone, the corner opposite would move.
+    for _ in range(10):
         press(browser, "ARROW_DOWN")
     shown = [float(v.replace("−", "-")) for v in browser.execute_script(THETA)]
     after = np.reshape(shown, (2, 3))

@@ -90,7 +90,7 @@ def reached(cell: Cell, runs: Sequence[Record]) -> bool:
     return mean_and_spread(runs)[0] <= cell.paper
 
 
-STYLE = "padding: 0.25rem 0.4rem; text-align: left"  # of the table's cells
+STYLE = "text-align: left"  # of the table's cells; book.css has the rest
 
 
 def error_table(runs: Runs) -> str:

@@ -114,13 +114,17 @@ def _drawing(photograph: np.ndarray, theta: np.ndarray) -> str:
         f'<path class="axis {name}" d="M{place(middle)}L{place(point(*tip))}"/>'
         for name, tip in (("x", (1, 0)), ("y", (0, 1)))
     )
+
+    def handle(x: float, y: float) -> str:  # what lies outside is drawn at the edge
+        return place(np.clip(point(x, y), -VIEW, VIEW))
+
     corners = "".join(
-        f'<g class="handle corner" transform="translate({place(point(*corner))})">'
+        f'<g class="handle corner" transform="translate({handle(*corner)})">'
         '<rect x="-.05" y="-.05" width=".1" height=".1"/></g>'
         for corner in CORNERS
     )
     tips = "".join(
-        f'<g class="handle {name}" transform="translate({place(point(*tip))})">'
+        f'<g class="handle {name}" transform="translate({handle(*tip)})">'
         f'<circle r=".095"/><text y=".05">{name}</text></g>'
         for name, tip in (("t", (0, 0)), ("x", (1, 0)), ("y", (0, 1)))
     )
